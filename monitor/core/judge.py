@@ -1,0 +1,139 @@
+"""Counts per series → verdicts: what a rule says of each scope, now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from monitor.core.rates import COMPLAINING, PARTS, Rate
+from monitor.model import Grade, Scope, State, Verdict
+from monitor.ports import Detector, Scores
+
+if TYPE_CHECKING:
+    from monitor.ports import Ints
+
+
+class Pauses(StrEnum):
+    """When a rule may propose a pause."""
+
+    ALWAYS = "always"  # whenever the verdict has the pause grade
+    SHARED = "shared"  # only if several tenants are bad there and none explains half of the excess
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which rate, grouped by which labels, over which window, judged by which detector, and what may follow.
+
+    ``lease`` is how long a pause lasts; ``calm_for`` how long the rate must be surely within its limit before the
+    incident is resolved; ``tenants`` how many must be bad for ``Pauses.SHARED``; ``providers`` those whose mail
+    counts (empty: all).
+    """
+
+    name: str
+    rate: Rate
+    by: tuple[str, ...]
+    window: timedelta
+    detector: Detector
+    lease: timedelta
+    calm_for: timedelta
+    pauses: Pauses = Pauses.ALWAYS
+    tenants: int = 3
+    providers: tuple[str, ...] = ()
+
+    @property
+    def counted_providers(self) -> tuple[str, ...]:
+        """Whose deliveries are the exposure: those that report complaints, unless the rule names others."""
+        return self.providers or (COMPLAINING if PARTS[self.rate].by_cohort else ())
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Numerator and denominator of n series between ``since`` and ``until``."""
+
+    scopes: tuple[Scope, ...]
+    bad: Ints
+    total: Ints
+    since: datetime
+    until: datetime
+
+    def kept(self, test: Callable[[Scope], bool]) -> Table:
+        """The rows whose scope passes the test."""
+        rows = [row for row, scope in enumerate(self.scopes) if test(scope)]
+        return replace(self, scopes=tuple(self.scopes[row] for row in rows), bad=self.bad[rows], total=self.total[rows])
+
+
+def judge(rule: Rule, table: Table, watched: Collection[Scope] = ()) -> tuple[Verdict, ...]:
+    """Verdicts of all series that are bad, and of the ``watched`` ones whatever they are.
+
+    A watched scope without a row has sent nothing: no data, which neither opens nor resolves.
+    """
+    _, scores = rule.detector.step(None, table.bad, table.total)
+    seen = {scope: row for row, scope in enumerate(table.scopes)}
+    rows = {int(row) for row in np.flatnonzero(scores.alert)} | {seen[scope] for scope in watched if scope in seen}
+    found = [_verdict(rule, table, scores, row) for row in sorted(rows)]
+    return (*found, *(silent(rule, scope, table) for scope in watched if scope not in seen))
+
+
+def silent(rule: Rule, scope: Scope, table: Table) -> Verdict:
+    """The verdict on a scope that sent nothing in the window."""
+    return Verdict(
+        rule=rule.name,
+        scope=scope,
+        state=State.NO_DATA,
+        grade=Grade.NONE,
+        numerator=0,
+        denominator=0,
+        expected=float("nan"),
+        lower=float("nan"),
+        upper=float("nan"),
+        since=table.since,
+        until=table.until,
+        reason="nothing was sent in the window",
+    )
+
+
+def shares(scopes: Sequence[Scope], bad: Ints, total: Ints, expected: float) -> tuple[tuple[str, float], ...]:
+    """Each tenant's share of the excess over ``expected``, largest first; tenants without an excess are left out."""
+    excess = np.clip(bad - total * expected, 0, None)
+    whole = float(excess.sum())
+    if whole <= 0:
+        return ()
+    order = np.argsort(-excess, kind="stable")
+    return tuple((scopes[row].tenant, round(float(excess[row]) / whole, 4)) for row in order if excess[row] > 0)
+
+
+def is_shared(rule: Rule, by_tenant: Table, found: Sequence[tuple[str, float]]) -> bool:
+    """Whether the trouble is everybody's: enough tenants are bad there, and none explains half of the excess.
+
+    A tenant counts as bad when its lower bound is above the alert limit, whatever its volume: here the series as a
+    whole has shown enough of it.
+    """
+    _, scores = rule.detector.step(None, by_tenant.bad, by_tenant.total)
+    known = np.array([bool(scope.tenant) for scope in by_tenant.scopes], dtype=bool)
+    bad = int(((scores.lower > scores.expected) & known).sum())
+    return bad >= rule.tenants and bool(found) and found[0][1] < 0.5
+
+
+def _verdict(rule: Rule, table: Table, scores: Scores, row: int) -> Verdict:
+    bad, pause, thin = bool(scores.alert[row]), bool(scores.pause[row]), bool(scores.thin[row])
+    return Verdict(
+        rule=rule.name,
+        scope=table.scopes[row],
+        state=State.BAD if bad else State.NO_DATA if thin else State.OK,
+        grade=Grade.PAUSE if pause else Grade.ALERT if bad else Grade.NONE,
+        numerator=int(table.bad[row]),
+        denominator=int(table.total[row]),
+        expected=float(scores.expected[row]),
+        lower=float(scores.lower[row]),
+        upper=float(scores.upper[row]),
+        since=table.since,
+        until=table.until,
+        calm=bool(scores.calm[row]),
+        reason="too little mail to say" if thin else "",
+    )

@@ -1,0 +1,36 @@
+"""The rates, defined once (docs/rates.md): which counts stand above the line and which below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Rate(StrEnum):
+    """A rate by its name in rules, on the page and in the API."""
+
+    BOUNCE = "bounce"
+    DEFERRAL = "deferral"
+    COMPLAINT = "complaint"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Names of the counters to sum above and below the line; ``by_cohort``: counted by the time of sending."""
+
+    above: tuple[str, ...]
+    below: tuple[str, ...]
+    by_cohort: bool = False
+
+
+PARTS: Mapping[Rate, Parts] = {
+    # An expiry is a decision but no refusal: it tells of mail sent days ago, perhaps held by ourselves.
+    Rate.BOUNCE: Parts(above=("bounced",), below=("sent", "bounced", "expired")),
+    Rate.DEFERRAL: Parts(above=("first_deferred",), below=("first",)),
+    Rate.COMPLAINT: Parts(above=("complaint",), below=("sent",), by_cohort=True),
+}
+
+# Providers that send each complaint through a feedback loop. Gmail reports rates only, so its deliveries would make
+# every complaint rate look lower than it is (facts of 2026-11).
+COMPLAINING = ("yahoo", "outlook", "comcast", "cox", "fastmail", "mailru", "seznam", "laposte", "orange", "libero")

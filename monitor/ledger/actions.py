@@ -1,0 +1,151 @@
+"""The audit log of the brake: append only. Leases in force are computed from it and stored nowhere (ADR 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Connection,
+    Float,
+    Integer,
+    Row,
+    Select,
+    String,
+    Table,
+    func,
+    or_,
+    select,
+)
+from sqlalchemy.dialects.sqlite import insert
+
+from monitor.ledger.columns import Stamp
+from monitor.ledger.db import metadata
+from monitor.model import Action, Deed, Scope, named
+
+_GRANTING = tuple(str(deed) for deed in (Deed.PAUSE, Deed.THROTTLE, Deed.REROUTE, Deed.ALLOW))
+
+_actions = Table(
+    "actions",
+    metadata,
+    # SQLite: AUTOINCREMENT never gives a number twice, so the generation never falls.
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("at", Stamp, nullable=False),
+    Column("who", String, nullable=False),
+    Column("deed", String, nullable=False),
+    Column("scope", JSON, nullable=False),
+    Column("why", String, nullable=False),
+    Column("until", Stamp, index=True),
+    Column("share", Float, nullable=False),
+    Column("pool", String, nullable=False),
+    Column("incident", BigInteger, nullable=False, index=True),
+    Column("lease", String, nullable=False, index=True),
+    Column("evidence", JSON, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+
+def append(conn: Connection, action: Action) -> Action | None:
+    """Write one entry and give it back with its ``seq``; None if an entry of that id stands already."""
+    values = {
+        "id": action.id,
+        "at": action.at,
+        "who": action.who,
+        "deed": str(action.deed),
+        "scope": named(action.scope),
+        "why": action.why,
+        "until": action.until,
+        "share": action.share,
+        "pool": action.pool,
+        "incident": action.incident,
+        "lease": action.lease,
+        "evidence": dict(action.evidence),
+    }
+    done = conn.execute(insert(_actions).values(values).on_conflict_do_nothing(index_elements=["id"]))
+    if not done.rowcount:
+        return None
+    return _one(conn, select(_actions).where(_actions.c.id == action.id))
+
+
+def in_force(conn: Connection, now: datetime) -> tuple[Action, ...]:
+    """The entries from which the leases at ``now`` follow: granted until later, and what resumed those."""
+    live = select(_actions).where(_actions.c.until > now)
+    ids = select(_actions.c.id).where(_actions.c.until > now)
+    ends = select(_actions).where((_actions.c.deed == Deed.RESUME) & _actions.c.lease.in_(ids))
+    found = {action.seq: action for action in (*_all(conn, live), *_all(conn, ends))}
+    return tuple(found[seq] for seq in sorted(found))
+
+
+def generation_parts(conn: Connection, now: datetime) -> tuple[int, int]:
+    """(last ``seq``, leases granted so far whose time is over or that were resumed): see ``leases.generation``."""
+    last = conn.execute(select(func.coalesce(func.max(_actions.c.seq), 0))).scalar_one()
+    resumed = select(_actions.c.lease).where(_actions.c.deed == Deed.RESUME)
+    over = conn.execute(
+        select(func.count())
+        .select_from(_actions)
+        .where(_actions.c.deed.in_(_GRANTING) & or_(_actions.c.until <= now, _actions.c.id.in_(resumed)))
+    ).scalar_one()
+    return int(last), int(over)
+
+
+def since(conn: Connection, at: datetime) -> tuple[Action, ...]:
+    """All entries after ``at``, oldest first."""
+    return _all(conn, select(_actions).where(_actions.c.at > at).order_by(_actions.c.seq))
+
+
+def newest(conn: Connection, limit: int, before: int = 0) -> tuple[Action, ...]:
+    """The newest entries first; ``before`` a ``seq`` for the next page."""
+    page = select(_actions).order_by(_actions.c.seq.desc()).limit(limit)
+    return _all(conn, page.where(_actions.c.seq < before) if before else page)
+
+
+def of_incidents(conn: Connection, ids: Sequence[int]) -> dict[int, tuple[Action, ...]]:
+    """The entries of each of these incidents, oldest first, with those that resumed its leases."""
+    own = _all(conn, select(_actions).where(_actions.c.incident.in_(ids)).order_by(_actions.c.seq))
+    found: dict[int, list[Action]] = {number: [] for number in ids}
+    for action in own:
+        found[action.incident].append(action)
+    return {number: tuple(actions) for number, actions in found.items()}
+
+
+def by_id(conn: Connection, action_id: str) -> Action | None:
+    """The entry with that id."""
+    return _one(conn, select(_actions).where(_actions.c.id == action_id))
+
+
+def pauses_since(conn: Connection, at: datetime) -> tuple[Action, ...]:
+    """The pauses that were in force at some moment after ``at``."""
+    chosen = (_actions.c.deed == Deed.PAUSE) & (_actions.c.until > at)
+    return _all(conn, select(_actions).where(chosen).order_by(_actions.c.seq))
+
+
+def _all(conn: Connection, query: Select[Any]) -> tuple[Action, ...]:
+    return tuple(_action(row) for row in conn.execute(query))
+
+
+def _one(conn: Connection, query: Select[Any]) -> Action | None:
+    row = conn.execute(query).first()
+    return _action(row) if row else None
+
+
+def _action(row: Row[Any]) -> Action:
+    return Action(
+        id=row.id,
+        at=row.at,
+        who=row.who,
+        deed=Deed(row.deed),
+        scope=Scope(**row.scope),
+        why=row.why,
+        until=row.until,
+        share=row.share,
+        pool=row.pool,
+        incident=row.incident,
+        lease=row.lease,
+        evidence=row.evidence,
+        seq=row.seq,
+    )

@@ -1,0 +1,39 @@
+"""The ledger's database: SQLite in WAL mode beside the facts; one schema, made at first opening."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, MetaData, create_engine, event
+from sqlalchemy.pool import ConnectionPoolEntry
+
+metadata = MetaData()
+
+
+def open_ledger(path: Path) -> Engine:
+    """An engine on the database file ``path``; its tables are made where they are missing.
+
+    Every commit is on disk when it returns (``synchronous=FULL``); other processes may read and write meanwhile.
+    """
+    from monitor.ledger import actions, incidents, journal, notices, providers  # noqa: F401, PLC0415  # they fill `metadata`
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10, "check_same_thread": False})
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    metadata.create_all(engine)
+    path.chmod(0o600)
+    return engine
+
+
+def _prepare(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN comes too late for a read that a write follows
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Any) -> None:
+    # IMMEDIATE: two writers queue here rather than fail in the middle with "database is locked".
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if not connection.get_execution_options().get("reads") else "BEGIN")
