@@ -24,9 +24,11 @@ Rate = Annotated[float, Field(gt=0, lt=1)]
 class Threshold(Detector):
     """Bad when the lower bound exceeds the limit, given at least ``min_volume`` in the denominator."""
 
-    alert: Rate
-    pause: Rate
-    min_volume: Annotated[int, Field(ge=1)] = 200
+    alert: Rate = Field(description="The limit above which people are told.")
+    pause: Rate = Field(description="The limit above which a pause may follow; at least `alert`.")
+    min_volume: Annotated[int, Field(ge=1)] = Field(
+        default=200, description="The least denominator that says anything; below it there is no data."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -13,6 +13,7 @@ from monitor.core.rates import Rate
 from monitor.model import AUTOMATION, Action, Deed, Grade, Incident, Scope, State, Verdict
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+SOON = NOW + timedelta(minutes=5)
 SELLER = Scope(tenant="s07", segment="lapsed")
 
 
@@ -36,7 +37,7 @@ def pause(**changes: Any) -> Action:
     return Action(**{**values, **changes})
 
 
-def resumed(lease: str = "1@0", at: datetime = NOW + minutes(5)) -> Action:
+def resumed(lease: str = "1@0", at: datetime = SOON) -> Action:
     return pause(id=f"r-{lease}", at=at, who="marta", deed=Deed.RESUME, lease=lease, until=None, seq=2)
 
 

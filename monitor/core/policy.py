@@ -112,7 +112,7 @@ def _wider_than_measured(proposal: Proposal, _setting: Setting) -> str:
 def _old_evidence(proposal: Proposal, setting: Setting) -> str:
     age = setting.now - proposal.verdict.until
     limit = setting.guards.evidence_age
-    return f"the evidence is {_minutes(age)} old, over {_minutes(limit)}" if age > limit else ""
+    return f"the evidence is {span(age)} old, over {span(limit)}" if age > limit else ""
 
 
 def _protected(proposal: Proposal, setting: Setting) -> str:
@@ -154,7 +154,7 @@ def _last_ip(proposal: Proposal, _setting: Setting) -> str:
 def _dry_run(proposal: Proposal, setting: Setting) -> str:
     if not setting.guards.dry_run:
         return ""
-    return f"dry run: would have paused {proposal.scope} for {_minutes(proposal.rule.lease)}"
+    return f"dry run: would have paused {proposal.scope} for {span(proposal.rule.lease)}"
 
 
 GUARDS: tuple[Guard, ...] = (
@@ -219,13 +219,14 @@ def evidence(proposal: Proposal) -> dict[str, object]:
 
 def reason(verdict: Verdict) -> str:
     """The verdict in half a sentence, for the log."""
-    window = _minutes(verdict.until - verdict.since)
+    window = span(verdict.until - verdict.since)
     counts = f"{verdict.numerator:,} of {verdict.denominator:,} in {window}"
     return f"{verdict.rule}: {counts}, surely above {verdict.lower:.1%}"
 
 
-def _minutes(span: timedelta) -> str:
-    seconds = int(span.total_seconds())
-    if seconds % 3600 == 0 and seconds >= 3600:
+def span(length: timedelta) -> str:
+    """A length of time in the unit that fits it, such as 90 s, 16 min or 24 h."""
+    seconds = round(length.total_seconds())
+    if seconds >= 3600 and seconds % 3600 == 0:
         return f"{seconds // 3600} h"
-    return f"{seconds / 60:.3g} min" if seconds >= 120 or seconds % 60 == 0 else f"{seconds} s"
+    return f"{seconds / 60:.3g} min" if seconds >= 120 or (seconds and seconds % 60 == 0) else f"{seconds} s"

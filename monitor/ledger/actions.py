@@ -23,8 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 
-from monitor.ledger.columns import Stamp
-from monitor.ledger.db import metadata
+from monitor.ledger.columns import Stamp, metadata
 from monitor.model import Action, Deed, Scope, named
 
 _GRANTING = tuple(str(deed) for deed in (Deed.PAUSE, Deed.THROTTLE, Deed.REROUTE, Deed.ALLOW))

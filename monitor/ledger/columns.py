@@ -1,11 +1,12 @@
-"""Column types that the tables share."""
+"""What the tables share: the schema that they enter, and column types."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import BigInteger, Dialect, TypeDecorator
+from sqlalchemy import BigInteger, Dialect, MetaData, TypeDecorator
 
+metadata = MetaData()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

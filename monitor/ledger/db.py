@@ -6,10 +6,13 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, MetaData, create_engine, event
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
-metadata = MetaData()
+from monitor.ledger import actions, incidents, journal, notices, providers
+from monitor.ledger.columns import metadata
+
+TABLES = (actions, incidents, journal, notices, providers)  # imported, they have entered `metadata`
 
 
 def open_ledger(path: Path) -> Engine:
@@ -17,8 +20,6 @@ def open_ledger(path: Path) -> Engine:
 
     Every commit is on disk when it returns (``synchronous=FULL``); other processes may read and write meanwhile.
     """
-    from monitor.ledger import actions, incidents, journal, notices, providers  # noqa: F401, PLC0415  # they fill `metadata`
-
     path.parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10, "check_same_thread": False})
     event.listen(engine, "connect", _prepare)

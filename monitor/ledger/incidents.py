@@ -24,8 +24,7 @@ from sqlalchemy import (
     update,
 )
 
-from monitor.ledger.columns import Stamp
-from monitor.ledger.db import metadata
+from monitor.ledger.columns import Stamp, metadata
 from monitor.model import Grade, Incident, Scope, State, Verdict, named
 
 _incidents = Table(

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Column, Connection, String, Table, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
-from monitor.ledger.db import metadata
+from monitor.ledger.columns import metadata
 
 _applied = Table(
     "applied",

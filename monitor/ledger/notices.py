@@ -9,8 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import BigInteger, Column, ColumnElement, Connection, Integer, String, Table, func, or_, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from monitor.ledger.columns import Stamp
-from monitor.ledger.db import metadata
+from monitor.ledger.columns import Stamp, metadata
 
 _notices = Table(
     "notices",

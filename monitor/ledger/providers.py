@@ -8,8 +8,7 @@ from datetime import datetime
 from sqlalchemy import Column, Connection, String, Table, select
 from sqlalchemy.dialects.sqlite import insert
 
-from monitor.ledger.columns import Stamp
-from monitor.ledger.db import metadata
+from monitor.ledger.columns import Stamp, metadata
 
 _providers = Table(
     "providers",

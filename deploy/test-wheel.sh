@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Runs the tests against the wheel as a user would install it, from a directory outside the checkout.
+# What the wheel depends on is borrowed from .venv; the checkout itself is not on the path there.
+# The tests about the checkout (its documents and structure) stay behind. Arguments go to pytest.
+set -euo pipefail
+checkout=$(cd "$(dirname "$0")/.." && pwd)
+python=$checkout/.venv/bin/python
+about_the_checkout=(test_docs.py test_structure.py test_benchmarks.py)
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$python" -m pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir "$work/dist" "$checkout"
+"$python" -m venv --without-pip "$work/venv"
+"$python" -m pip --python "$work/venv/bin/python" install --quiet --no-deps --no-index "$work"/dist/*.whl
+
+# A path in a .pth file is appended, so the wheel comes first; the editable install's own .pth is not followed.
+site() { "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
+site "$python" >"$(site "$work/venv/bin/python")/borrowed.pth"
+
+mkdir "$work/elsewhere"
+cp -r "$checkout/tests" "$checkout/pyproject.toml" "$work/elsewhere"
+(cd "$work/elsewhere/tests" && rm -rf "${about_the_checkout[@]}")
+cd "$work/elsewhere"
+echo "Against $(basename "$work"/dist/*.whl), outside the checkout:"
+MAILVANE_CHECKOUT=$checkout MAILVANE_INSTALLED=1 MAILVANE_SHARED=${MAILVANE_SHARED:-$checkout/../shared} \
+  "$work/venv/bin/python" -m pytest -p no:cacheprovider "$@"

@@ -1,0 +1,80 @@
+"""``POST /v1/events``: facts told by other systems; answered when they are on disk."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from collectors.events import Events, schema
+from monitor.api.access import unauthorized
+from monitor.api.check import refusal
+from monitor.service import Core
+from monitor.spool import SpoolFull
+
+BODY_LIMIT = 16 << 20  # bytes of one request
+SHOWN = 100  # rejected lines named in an answer; the count is always whole
+SOURCE = "http"
+
+
+def router(core: Core) -> APIRouter:
+    """The routes of the receiver."""
+    api = APIRouter(tags=["tell"])
+    receiver = Events()
+    open_to_all = _loopback(core.settings.service.listen[0])
+
+    @api.post("/v1/events")
+    async def take(request: Request) -> Response:
+        """Take NDJSON, one event a line; 202 when it is on disk, with the lines that could not be read."""
+        if not open_to_all and (denied := unauthorized(core, request)):
+            return denied
+        body = await bounded(request, BODY_LIMIT)
+        if body is None:
+            return refusal(f"the body is over {BODY_LIMIT} bytes", "send fewer lines in a request", 413)
+        return await run_in_threadpool(_taken, core, receiver, body)
+
+    @api.get("/v1/events/schema")
+    async def shape() -> dict[str, Any]:
+        """The JSON Schema of one line."""
+        return schema()
+
+    return api
+
+
+async def bounded(request: Request, limit: int) -> bytes | None:
+    """The body, or None as soon as it is longer than ``limit``: no request makes the process grow."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            return None
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _taken(core: Core, receiver: Events, body: bytes) -> Response:
+    batch = receiver.decode(body)
+    try:
+        rejected = core.take(SOURCE, batch)
+    except SpoolFull:
+        answer = refusal("the spool is full", "send the same lines again later: nothing was taken", 429)
+        answer.headers["Retry-After"] = "5"
+        return answer
+    accepted = len(batch) - (len(rejected) - len(batch.rejected))
+    said = {
+        "accepted": accepted,
+        "rejected": [{"where": item.where, "why": item.why} for item in rejected[:SHOWN]],
+        "rejected_count": len(rejected),
+    }
+    return JSONResponse(said, status_code=422 if rejected and not accepted else 202)
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

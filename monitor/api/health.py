@@ -1,0 +1,56 @@
+"""``/metrics``, ``/healthz`` and ``/readyz``: what operators' machines ask of us."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from monitor.model import AUTOMATION, Deed, Grade
+from monitor.service import Core
+
+
+def router(core: Core) -> APIRouter:
+    """The routes of our own state."""
+    api = APIRouter(tags=["self"])
+
+    @api.get("/healthz")
+    async def alive() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @api.get("/readyz")
+    def ready(response: Response) -> Any:
+        """Whether all parts work; 503 with what does not."""
+        errors = dict(core.health.errors)
+        response.status_code = 503 if errors else 200
+        return {"status": "degraded" if errors else "ready", "errors": errors}
+
+    @api.get("/metrics")
+    def metrics() -> Response:
+        """Prometheus text format."""
+        _measure(core)
+        return Response(generate_latest(core.telemetry.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return api
+
+
+def _measure(core: Core) -> None:
+    """Gauges are read when they are asked for."""
+    known, telemetry = core.status(), core.telemetry
+    telemetry.spool_bytes.set(core.stores.spool.size)
+    telemetry.spool_waiting.set(core.stores.spool.last - known["committed"])
+    telemetry.notices_owed.set(known["owed"])
+    telemetry.held_share.set(float("nan") if known["held_share"] is None else known["held_share"])
+    for (source, node), (mark, _) in known["heard"].items():
+        if mark:
+            telemetry.watermark.labels(source, node).set(mark.timestamp())
+    for rule in core.settings.rules:
+        for grade in (Grade.ALERT, Grade.PAUSE):
+            count = sum(1 for one in known["open"] if one.rule == rule.name and one.grade is grade)
+            telemetry.incidents.labels(rule.name, str(grade)).set(count)
+    for deed in (Deed.PAUSE, Deed.THROTTLE, Deed.REROUTE, Deed.ALLOW):
+        for key in (AUTOMATION, "person"):
+            count = sum(1 for one in known["held"] if one.deed is deed and one.by_person == (key == "person"))
+            telemetry.leases.labels(str(deed), key).set(count)

@@ -1,0 +1,281 @@
+"""The command ``mailvane``. Modules that are heavy to load are loaded by the command that needs them."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from monitor.ports import duration
+
+
+class Span(click.ParamType[timedelta]):
+    """A duration such as 90s, 15m or 24h."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """The text as a timedelta."""
+        try:
+            span = duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if not isinstance(span, timedelta):
+            self.fail(f"{value!r} is no duration", param, ctx)
+        return span
+
+
+class Moment(click.ParamType[datetime]):
+    """An ISO 8601 time with an offset; without one it is UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The text as an aware time."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time: write it like 2026-11-24T10:00:00Z", param, ctx)
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def main() -> None:
+    """The entry point: errors of the world end in one line rather than in a traceback."""
+    cli(prog_name="mailvane")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="mailvane")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Configuration file [$MAILVANE_CONFIG, ./mailvane.toml, /etc/mailvane/].",
+)
+@click.pass_context
+def cli(ctx: click.Context, config: Path | None) -> None:
+    """Sees mail going wrong, says why, and stops the harm."""
+    ctx.obj = config
+
+
+@cli.command()
+@click.pass_obj
+def run(config: Path | None) -> None:
+    """Run the service."""
+    from monitor import serving
+
+    settings = _settings(config)
+    with _worded():
+        serving.serve(settings)
+
+
+@cli.command()
+@click.pass_obj
+def check(config: Path | None) -> None:
+    """Check the configuration, and say what would run."""
+    from monitor.core.policy import span
+
+    settings = _settings(config)
+    click.echo(f"{settings.source}: valid")
+    click.echo(f"  mode {settings.automation.mode}, data in {settings.service.data}")
+    for title, named in (
+        ("collector", settings.collectors),
+        ("alert", settings.alerts),
+        ("actuator", settings.actuators),
+    ):
+        click.echo(f"  {title}: {', '.join(named) or 'none'}")
+    for rule in settings.rules:
+        by, over = ", ".join(rule.by), span(rule.window)
+        click.echo(f"  rule {rule.name}: {rule.rate} by {by} over {over}, pauses {rule.pauses}")
+    if not settings.collectors:
+        click.echo("  no collector is configured: only events told over HTTP will be seen")
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8025, show_default=True, help="0: any free one.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Another marketplace.")
+@click.option(
+    "--incident",
+    "incidents",
+    multiple=True,
+    metavar="KIND:SCOPE@TIME",
+    help="Script an incident in place of the default ones, such as bought-list:tenant=s07,segment=lapsed-365d@40s.",
+)
+@click.option("--data", type=click.Path(path_type=Path), help="Keep the data here [a temporary directory].")
+def demo(port: int, seed: int, incidents: tuple[str, ...], data: Path | None) -> None:
+    """Run the product on a simulated marketplace, enforcing, with live data in a browser."""
+    from monitor import demo as shown
+
+    with _worded():
+        shown.run(port=port, seed=seed, incidents=incidents, data=data)
+
+
+@cli.command("leases")
+@click.option("--json", "as_json", is_flag=True, help="As the API answers it.")
+@click.pass_obj
+def list_leases(config: Path | None, *, as_json: bool) -> None:
+    """List the leases in force."""
+    import json
+
+    from monitor.api import words
+    from monitor.gate import Gate
+
+    with _ledger(config) as ledger:
+        gate = Gate(ledger, _now)
+        gate.refresh()
+        found = gate.current()
+    if as_json:
+        click.echo(json.dumps(words.lease_set(found, _now()), indent=2))
+        return
+    for lease in found.leases:
+        until = f"{lease.until:%Y-%m-%d %H:%M:%S} UTC"
+        click.echo(f"{lease.id}  {lease.deed} {lease.scope}  until {until}  by {lease.who}: {lease.why}")
+    if not found.leases:
+        click.echo("no lease is in force: all mail may be sent")
+
+
+@cli.command()
+@click.argument("scope", nargs=-1, required=True, metavar="SCOPE")
+@click.option("--for", "span", type=Span(), default="60m", show_default=True, help="How long; a pause always ends.")
+@click.option("--why", required=True, help="The reason: a colleague will read it.")
+@click.option("--as", "who", help="Who turns the key [your login].")
+@click.pass_obj
+def pause(config: Path | None, scope: tuple[str, ...], span: timedelta, why: str, who: str | None) -> None:
+    """Hold the mail of SCOPE, such as: tenant=s07 segment=lapsed-365d"""
+    _grant(config, "pause", scope, span, why, who)
+
+
+@cli.command()
+@click.argument("scope", nargs=-1, required=True, metavar="SCOPE")
+@click.option("--for", "span", type=Span(), default="24h", show_default=True)
+@click.option("--why", default="", help="The reason.")
+@click.option("--as", "who", help="Who turns the key [your login].")
+@click.pass_obj
+def allow(config: Path | None, scope: tuple[str, ...], span: timedelta, why: str, who: str | None) -> None:
+    """Let the mail of SCOPE pass whatever automation thinks."""
+    _grant(config, "allow", scope, span, why, who)
+
+
+@cli.command()
+@click.argument("lease")
+@click.option("--for", "span", type=Span(), default="24h", show_default=True, help="How long automation keeps away.")
+@click.option("--why", default="", help="The reason.")
+@click.option("--as", "who", help="Who turns the key [your login].")
+@click.pass_obj
+def resume(config: Path | None, lease: str, span: timedelta, why: str, who: str | None) -> None:
+    """End LEASE now, and keep automation away from its scope for a time."""
+    from monitor import hand
+
+    with _ledger(config) as ledger, _worded(), ledger.begin() as conn:
+        for action in hand.resume(conn, lease, span, who or _login(), why, _now()):
+            until = f" until {action.until:%Y-%m-%d %H:%M} UTC" if action.until else ""
+            click.echo(f"{action.id}  {action.deed} {action.scope}{until}")
+
+
+@cli.group("import")
+def import_() -> None:
+    """Read files into a store, such as old logs."""
+
+
+@import_.command("sendlog")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--timezone", default="UTC", show_default=True, help="Zone of stamps that carry none, such as Europe/Prague."
+)
+@click.option("--now", type=Moment(), help="The import's clock [the input's last stamp + 1 min].")
+@click.option("--data", type=click.Path(path_type=Path), help="The store to write to [service.data].")
+@click.option("--source", default="sendlog", show_default=True, help="Take patterns and maps from [collector.SOURCE].")
+@click.option("--json", "as_json", is_flag=True, help="The summary as JSON.")
+@click.pass_obj
+def import_sendlog(
+    config: Path | None,
+    files: tuple[Path, ...],
+    timezone: str,
+    now: datetime | None,
+    data: Path | None,
+    source: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Read Postfix logs (plain or .gz), oldest first; reading them again changes nothing."""
+    from monitor import importing
+
+    with _worded():
+        settings = _settings(config)
+        summary = importing.sendlog(
+            files, settings=settings, data=data or settings.service.data, timezone=timezone, now=now, source=source
+        )
+        click.echo(summary.json() if as_json else summary.text())
+
+
+def _grant(config: Path | None, deed: str, scope: tuple[str, ...], span: timedelta, why: str, who: str | None) -> None:
+    from monitor import hand
+    from monitor.model import Deed
+
+    with _ledger(config) as ledger, _worded(), ledger.begin() as conn:
+        action = hand.grant(conn, Deed(deed), hand.scope_of(" ".join(scope)), span, who or _login(), why, _now())
+    click.echo(f"{action.id}  {action.deed} {action.scope} until {action.until:%Y-%m-%d %H:%M:%S} UTC")
+    click.echo(f"undo it with: mailvane resume {action.id}")
+
+
+def _settings(config: Path | None) -> Any:
+    from monitor.config import ConfigError, find, load
+
+    try:
+        return load(find(config))
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+
+
+@contextmanager
+def _ledger(config: Path | None) -> Iterator[Any]:
+    """The ledger of the configured service; works while it runs and when it is down."""
+    from monitor.ledger.db import open_ledger
+
+    settings = _settings(config)
+    if not settings.ledger.exists():
+        raise click.ClickException(
+            f"there is no ledger at {settings.ledger}: has the service ever run with this configuration?"
+        )
+    with _worded():
+        engine = open_ledger(settings.ledger)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _worded() -> Iterator[None]:
+    """What the world or the user did wrong, in one line; our own mistakes keep their traceback."""
+    from monitor.facts.errors import DirectoryInUse
+    from monitor.hand import HandError
+
+    try:
+        yield
+    except (HandError, DirectoryInUse, OSError, ValueError) as error:
+        if logging.getLogger().isEnabledFor(logging.DEBUG):
+            raise
+        raise click.ClickException(str(error)) from error
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _login() -> str:
+    return os.environ.get("SUDO_USER") or getpass.getuser()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,406 @@
+"""``mailvane.toml`` → settings. All mistakes are reported at once, each with its path and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+from monitor.core.judge import Pauses, Rule
+from monitor.core.policy import Guards
+from monitor.core.rates import Rate
+from monitor.model import LABELS, OWNED
+from monitor.plugins import load as load_plugin
+from monitor.ports import Actuator, Detector, Duration, Notifier, Plugin, Source
+
+PLACES = (Path("mailvane.toml"), Path("/etc/mailvane/mailvane.toml"))
+
+P = TypeVar("P", bound=Plugin)
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake: where it stands, what is wrong, what to do."""
+
+    path: str
+    what: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}" + (f" → {self.remedy}" if self.remedy else "")
+
+
+class ConfigError(Exception):
+    """Every mistake of one configuration."""
+
+    def __init__(self, source: str, problems: list[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        count = f"{len(problems)} mistake" + ("s" if len(problems) > 1 else "")
+        super().__init__("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
+
+
+def address(text: object) -> object:
+    """(host, port) from a text such as 127.0.0.1:8025 or [::1]:8025; what is no text passes through."""
+    if not isinstance(text, str):
+        return text
+    host, colon, port = text.rpartition(":")
+    host = host.strip("[]")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is no address: write host:port, such as 127.0.0.1:8025")
+    return host, int(port)
+
+
+Address = Annotated[tuple[str, int], BeforeValidator(address)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Service(_Table):
+    """``[service]``: where the data stands, where to listen, how often to judge."""
+
+    data: Path = Path("/var/lib/mailvane")
+    listen: Address = ("127.0.0.1", 8025)
+    gate: Address = ("127.0.0.1", 8026)
+    token_file: Path | None = None
+    cycle: Duration = timedelta(seconds=10)
+    spool_limit: Annotated[int, Field(ge=1 << 20)] = 4 << 30  # bytes
+
+
+class Automation(_Table):
+    """``[automation]``: whether automation's key turns anything."""
+
+    mode: Literal["dry-run", "enforce"] = "dry-run"
+
+
+class GuardLimits(_Table):
+    """``[guards]``: limits on what automation may hold."""
+
+    held_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    actions_per_hour: Annotated[int, Field(ge=1)] = 6
+    evidence_age: Duration = timedelta(minutes=15)
+
+
+class Protected(_Table):
+    """``[protected]``: mail that automation never holds."""
+
+    stream: tuple[str, ...] = ("transactional",)
+
+
+class Retention(_Table):
+    """``[retention]``: how long each grain is kept."""
+
+    events: Duration = timedelta(days=30)
+    leaf: Duration = timedelta(days=7)
+    minute: Duration = timedelta(days=90)
+    hour: Duration = timedelta(days=730)
+
+
+class RuleTable(BaseModel):
+    """``[rule.NAME]``: the keys that are the rule's own; all others belong to its detector (``kind``)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    rate: Rate
+    by: tuple[str, ...]
+    window: Duration
+    lease: Duration = timedelta(minutes=60)
+    calm_for: Duration | None = None
+    pauses: Pauses = Pauses.NEVER
+    tenants: Annotated[int, Field(ge=2)] = 3
+    providers: tuple[str, ...] = ()
+    enabled: bool = True
+
+
+# The providers' own limits: bounces as Amazon SES reviews and pauses senders, complaints as Google and Yahoo.
+DEFAULT_RULES: Mapping[str, Mapping[str, Any]] = {
+    "bounce-seller": {
+        "kind": "threshold",
+        "rate": "bounce",
+        "by": ["tenant", "segment"],
+        "window": "5m",
+        "min_volume": 200,
+        "alert": 0.05,
+        "pause": 0.10,
+        "lease": "60m",
+        "pauses": "always",
+    },
+    "bounce-ip": {
+        "kind": "threshold",
+        "rate": "bounce",
+        "by": ["ip", "provider"],
+        "window": "5m",
+        "min_volume": 500,
+        "alert": 0.05,
+        "pause": 0.10,
+        "lease": "60m",
+        "pauses": "shared",
+    },
+    "complaint-seller": {
+        "kind": "threshold",
+        "rate": "complaint",
+        "by": ["tenant", "segment"],
+        "window": "24h",
+        "min_volume": 1000,
+        "alert": 0.001,
+        "pause": 0.003,
+        "lease": "60m",
+        "pauses": "always",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A whole valid configuration. ``source`` names its file, or says that there is none."""
+
+    source: str
+    service: Service = field(default_factory=Service)
+    automation: Automation = field(default_factory=Automation)
+    guard_limits: GuardLimits = field(default_factory=GuardLimits)
+    protected: Protected = field(default_factory=Protected)
+    retention: Retention = field(default_factory=Retention)
+    rules: tuple[Rule, ...] = ()
+    collectors: Mapping[str, Source] = field(default_factory=dict)
+    alerts: Mapping[str, Notifier] = field(default_factory=dict)
+    actuators: Mapping[str, Actuator] = field(default_factory=dict)
+
+    @property
+    def guards(self) -> Guards:
+        """What policy needs to know."""
+        return Guards(
+            held_share=self.guard_limits.held_share,
+            actions_per_hour=self.guard_limits.actions_per_hour,
+            evidence_age=self.guard_limits.evidence_age,
+            protected={"stream": self.protected.stream},
+            dry_run=self.automation.mode == "dry-run",
+        )
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger's file."""
+        return self.service.data / "ledger.sqlite"
+
+    @property
+    def token_file(self) -> Path:
+        """Where the bearer token of the API stands."""
+        return self.service.token_file or self.service.data / "token"
+
+
+_PLAIN: Mapping[str, tuple[str, type[_Table]]] = {
+    "service": ("service", Service),
+    "automation": ("automation", Automation),
+    "guards": ("guard_limits", GuardLimits),
+    "protected": ("protected", Protected),
+    "retention": ("retention", Retention),
+}
+_PLUGGED: Mapping[str, tuple[str, str, type[Plugin]]] = {
+    "collector": ("collectors", "collectors", Source),
+    "alert": ("alerts", "alerts", Notifier),
+    "actuator": ("actuators", "monitor.actuators", Actuator),
+}
+
+
+def find(given: Path | None, env: Mapping[str, str] = os.environ) -> Path | None:
+    """The configuration file: as given, from ``$MAILVANE_CONFIG``, here, or in /etc; None when there is none."""
+    if given:
+        return given
+    if env.get("MAILVANE_CONFIG"):
+        return Path(env["MAILVANE_CONFIG"])
+    return next((place for place in PLACES if place.is_file()), None)
+
+
+def load(path: Path | None, env: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from a file; the defaults where ``path`` is None.
+
+    Raises:
+        ConfigError: with every mistake in it.
+    """
+    if path is None:
+        return parse({}, "defaults (no configuration file)", env)
+    try:
+        return parse(tomllib.loads(path.read_text("utf-8")), str(path), env)
+    except OSError as error:
+        problem = Problem(str(path), f"can't be read: {error.strerror}", "check the path and its permissions")
+        raise ConfigError(str(path), [problem]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [Problem(str(path), f"is no TOML: {error}", "mend the line")]) from error
+
+
+def parse(tables: Mapping[str, Any], source: str, env: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from the tables of a file.
+
+    Raises:
+        ConfigError: with every mistake in them.
+    """
+    problems: list[Problem] = []
+    known = [*_PLAIN, *_PLUGGED, "rule"]
+    problems.extend(Problem(name, "unknown section", _suggest(name, known)) for name in tables if name not in known)
+    parts: dict[str, Any] = {
+        attribute: _plain(model, tables.get(name, {}), name, problems) for name, (attribute, model) in _PLAIN.items()
+    }
+    for section, (attribute, package, port) in _PLUGGED.items():
+        parts[attribute] = {
+            name: plugin
+            for name, table in _named_tables(tables, section, problems)
+            if (plugin := _plugin(package, port, table, f"{section}.{name}", env, problems))
+        }
+    parts["rules"] = tuple(_rules(tables, problems))
+    if problems:
+        raise ConfigError(source, problems)
+    return Settings(source=source, **parts)
+
+
+def _plain(model: type[M], table: object, path: str, problems: list[Problem]) -> M | None:
+    if not isinstance(table, Mapping):
+        problems.append(Problem(path, "must be a section", f"write [{path}] on a line of its own"))
+        return None
+    try:
+        return model(**table)
+    except ValidationError as error:
+        problems.extend(_explain(error, path, list(model.model_fields)))
+        return None
+
+
+def _named_tables(
+    tables: Mapping[str, Any], section: str, problems: list[Problem]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    whole = tables.get(section, {})
+    if not isinstance(whole, Mapping):
+        problems.append(Problem(section, "must be a section", f"write [{section}.NAME]"))
+        return
+    for name, table in whole.items():
+        if isinstance(table, Mapping):
+            yield name, table
+        else:
+            problems.append(Problem(f"{section}.{name}", "must be a section", f"write [{section}.NAME] with a kind"))
+
+
+def _plugin(
+    package: str,
+    port: type[P],
+    table: Mapping[str, Any],
+    path: str,
+    env: Mapping[str, str],
+    problems: list[Problem],
+) -> P | None:
+    settings = dict(table)
+    kind = settings.pop("kind", None)
+    if not isinstance(kind, str):
+        problems.append(Problem(f"{path}.kind", "is missing", 'say which kind it is, such as kind = "…"'))
+        return None
+    try:
+        found = load_plugin(package, kind, port)
+    except LookupError as error:
+        problems.append(Problem(f"{path}.kind", str(error)))
+        return None
+    except ModuleNotFoundError as error:
+        problems.append(Problem(f"{path}.kind", f"there is no {package} yet ({error.name})", "remove the section"))
+        return None
+    before = len(problems)
+    _fill_secrets(found, settings, path, env, problems)
+    plugin = _plain(found, settings, path, problems)
+    return plugin if len(problems) == before else None
+
+
+_ASIDE = SecretStr("(unread)")  # stands in for a secret whose mistake is told already, so that it is told once
+
+
+def _fill_secrets(
+    found: type[Plugin], settings: dict[str, Any], path: str, env: Mapping[str, str], problems: list[Problem]
+) -> None:
+    for name in found.secrets:
+        variable = "MAILVANE_" + f"{path}.{name}".replace(".", "_").replace("-", "_").upper()
+        remedy = f"name a file by {name}_file, or set ${variable}"
+        if name in settings:
+            settings[name] = _ASIDE
+            problems.append(Problem(f"{path}.{name}", "a secret must not stand in this file", remedy))
+        elif f"{name}_file" in settings:
+            place = Path(str(settings.pop(f"{name}_file")))
+            try:
+                settings[name] = SecretStr(place.read_text("utf-8").strip())
+            except (OSError, UnicodeDecodeError) as error:
+                settings[name] = _ASIDE
+                why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+                problems.append(Problem(f"{path}.{name}_file", f"{place} can't be read: {why}", remedy))
+        elif variable in env:
+            settings[name] = SecretStr(env[variable])
+
+
+def _rules(tables: Mapping[str, Any], problems: list[Problem]) -> Iterator[Rule]:
+    own = dict(_named_tables(tables, "rule", problems))
+    for name in [*DEFAULT_RULES, *(name for name in own if name not in DEFAULT_RULES)]:
+        table = {**DEFAULT_RULES.get(name, {}), **own.get(name, {})}
+        rule = _rule(name, table, problems)
+        if rule:
+            yield rule
+
+
+def _rule(name: str, table: Mapping[str, Any], problems: list[Problem]) -> Rule | None:
+    path, before = f"rule.{name}", len(problems)
+    settings = _plain(RuleTable, table, path, problems)
+    theirs = {key: value for key, value in table.items() if key not in RuleTable.model_fields}
+    detector = _plugin("detectors", Detector, theirs, path, {}, problems)  # type: ignore[type-abstract]  # looked up by it
+    problems.extend(_check_by(table.get("by", ("tenant",)), f"{path}.by"))
+    if settings is None or detector is None or len(problems) > before or not settings.enabled:
+        return None
+    return Rule(
+        name=name,
+        rate=settings.rate,
+        by=settings.by,
+        window=settings.window,
+        detector=detector,
+        lease=settings.lease,
+        calm_for=settings.calm_for or settings.window,
+        pauses=settings.pauses,
+        tenants=settings.tenants,
+        providers=settings.providers,
+    )
+
+
+def _check_by(by: object, path: str) -> Iterator[Problem]:
+    if not isinstance(by, list | tuple):
+        return  # said already
+    if not by:
+        yield Problem(path, "is empty", f"name labels to group by, out of {', '.join(LABELS)}")
+    for label in by:
+        if label not in LABELS:
+            yield Problem(path, f"{label!r} is no label", _suggest(str(label), list(LABELS)))
+    if "tenant" not in by and (owned := [label for label in by if label in OWNED]):
+        yield Problem(path, f"{owned[0]} without tenant", "add tenant: sellers choose these names")
+
+
+def _explain(error: ValidationError, path: str, fields: list[str]) -> Iterator[Problem]:
+    for detail in error.errors(include_url=False, include_context=True):
+        where = ".".join([path, *(str(part) for part in detail["loc"])])
+        yield Problem(where, *_words(detail, fields))
+
+
+def _words(detail: ErrorDetails, fields: list[str]) -> tuple[str, str]:
+    match detail["type"]:
+        case "extra_forbidden":
+            return "unknown key", _suggest(str(detail["loc"][-1]), fields)
+        case "missing":
+            return "is missing", "add it"
+        case "value_error":
+            return str(detail["ctx"]["error"]), ""
+        case "enum" | "literal_error":
+            return f"{detail['input']!r} is not possible", f"choose {detail['ctx']['expected']}"
+        case _:
+            return detail["msg"][0].lower() + detail["msg"][1:], f"it is {str(detail['input'])[:60]!r} now"
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"choose out of {', '.join(known)}"

@@ -1,0 +1,19 @@
+"""What the facts' store says when it can't."""
+
+from __future__ import annotations
+
+
+class FactsError(Exception):
+    """The engine refused. ``passing``: not for what it was asked, so that asking the same again may help."""
+
+    def __init__(self, message: str, *, code: int, passing: bool) -> None:
+        super().__init__(message)
+        self.code, self.passing = code, passing
+
+
+class FactsBusy(Exception):  # noqa: N818  # a state, not a fault
+    """All readers are taken: ask again soon."""
+
+
+class DirectoryInUse(Exception):  # noqa: N818  # a state, not a fault
+    """Another process has the directory open; one at a time may."""

@@ -1,0 +1,225 @@
+"""From what a collector brings to rows for the facts: defaults filled, people hidden, keys made, nonsense set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import compress
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from monitor.facts.names import NameLimit
+from monitor.facts.rows import NAME, ROWS
+from monitor.keyring import CODES, PSEUDONYM_BYTES, Keyring
+from monitor.model import COLUMNS, LABELS, OWNED, Batch, Rejected
+from monitor.scrub import scrub
+
+# A message is about mail of the last sixty days, or its time of sending is a mistake.
+_OLDEST_MAIL = timedelta(days=60)
+# What the engine's days and hours can say, with room for sent_at.
+_EVER = (datetime(1970, 4, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAME_LENGTH = 200  # characters of a label, relay or code text
+_REPLY_LENGTH = 500
+_SAMPLES = 100  # rejected rows of a batch that are shown; the others are counted
+
+_Longs = npt.NDArray[np.int64]
+_Flags = npt.NDArray[np.bool_]
+
+
+def prepare(
+    batch: Batch,
+    source: str,
+    keyring: Keyring,
+    seen_at: datetime | None,
+    *,
+    bounds: tuple[datetime, datetime] | None,
+    names: NameLimit | None = None,
+) -> tuple[pa.Table, list[Rejected]]:
+    """The batch as ``ROWS``, and the rows that were set aside (``where``: the row's place in the batch, from 0).
+
+    Set aside: an unknown kind, no time or one outside of ``bounds``, a seller's name without its tenant, a count
+    that is no positive number, and rows that nothing identifies. ``sent_at`` is drawn into the sixty days before
+    ``at``. With a message id the key is made of it, the recipient, the outcome and the attempt, whatever else is
+    known; ``id`` decides only where there is none. ``seen_at`` None, for imports: each row was seen when it happened.
+
+    Raises:
+        ValueError: columns of different lengths or of unknown names, which is the collector's mistake.
+    """
+    columns = _filled(batch)
+    codes = np.fromiter(map(_code, columns["kind"]), np.uint8, len(batch))
+    at, count = _longs(columns["at"]), _longs(columns["count"])
+    reasons = _reasons(columns, codes, at, count, bounds)
+    bad = np.logical_or.reduce([flags for _, flags in reasons])
+    rejected = _rejected(columns, reasons, bad)
+    if rejected:
+        keep = ~bad
+        columns = {name: _kept(values, keep) for name, values in columns.items()}
+        codes, at, count = codes[keep], at[keep], count[keep]
+    sent_at = _longs(columns["sent_at"])
+    oldest = at - _OLDEST_MAIL // timedelta(microseconds=1)
+    sent_at = np.clip(np.where(sent_at == 0, at, sent_at), oldest, at)
+    messages, recipients = keyring.messages(columns["message_id"]), keyring.pseudonyms(columns["recipient"])
+    table = pa.table(
+        {
+            "at": _stamps(at),
+            "sent_at": _stamps(sent_at),
+            "seen_at": _stamps(at if seen_at is None else np.full_like(at, _micros(seen_at))),
+            "kind": pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32) - 1), _KINDS),
+            "attempt": pa.array(np.clip(_longs(columns["attempt"]), 0, 0xFFFF), pa.uint16()),
+            "count": pa.array(count, pa.uint32()),
+            **{label: _name(columns[label]) for label in LABELS},
+            "recipient": _binary(recipients),
+            "message": _binary(messages),
+            "key": pa.array(_keys(columns, codes, source, keyring, messages, recipients)),
+            "code": pa.array(np.clip(_longs(columns["code"]), 0, 0xFFFF), pa.uint16()),
+            "dsn": _name(columns["dsn"], _hidden_name),
+            "relay": _name(columns["relay"], _hidden_name),
+            "reply": _changed(_text(columns["reply"]), lambda reply: scrub(reply, _REPLY_LENGTH)).cast(pa.string()),
+            "source": _name(_Same(source, len(at))),
+        },
+        schema=ROWS,
+    )
+    days = at // (timedelta(days=1) // timedelta(microseconds=1))
+    return (names or NameLimit()).apply(table, days), rejected
+
+
+class _Same(Sequence[Any]):
+    """A column that the source did not bring: one value, so many times."""
+
+    def __init__(self, value: Any, length: int) -> None:
+        self.value, self._length = value, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.value
+
+
+def _filled(batch: Batch) -> dict[str, Sequence[Any]]:
+    if unknown := set(batch.columns) - set(COLUMNS):
+        raise ValueError(f"unknown columns: {', '.join(sorted(unknown))}")
+    if len({len(values) for values in batch.columns.values()}) > 1:
+        raise ValueError("the columns of a batch are of different lengths")
+    return {name: batch.columns.get(name, _Same(default, len(batch))) for name, default in COLUMNS.items()}
+
+
+def _reasons(
+    columns: dict[str, Sequence[Any]],
+    codes: npt.NDArray[np.uint8],
+    at: _Longs,
+    count: _Longs,
+    bounds: tuple[datetime, datetime] | None,
+) -> list[tuple[str, _Flags]]:
+    """Why rows are set aside; the first reason that fits is told."""
+    no_tenant = ~_said(columns["tenant"])
+    return [
+        ("unknown kind", codes == 0),
+        ("no time, or one that no mail has", _outside(at, _EVER)),
+        ("the time is outside of what is kept", _outside(at, bounds or _EVER)),
+        *((f"{label} without tenant", no_tenant & _said(columns[label])) for label in OWNED),
+        ("the count is no positive number", (count < 1) | (count > 0xFFFFFFFF)),
+        ("neither message_id nor id", ~_said(columns["message_id"]) & ~_said(columns["id"])),
+    ]
+
+
+def _rejected(columns: dict[str, Sequence[Any]], reasons: list[tuple[str, _Flags]], bad: _Flags) -> list[Rejected]:
+    found: list[Rejected] = []
+    for row in map(int, np.flatnonzero(bad)):
+        why = next(why for why, flags in reasons if flags[row])
+        shown = (f"{name}={columns[name][row]}" for name in ("kind", "at", "count", *LABELS) if columns[name][row])
+        sample = scrub(" ".join(shown)) if len(found) < _SAMPLES else ""
+        found.append(Rejected(why=why, where=str(row), sample=sample))
+    return found
+
+
+def _keys(
+    columns: dict[str, Sequence[Any]],
+    codes: npt.NDArray[np.uint8],
+    source: str,
+    keyring: Keyring,
+    messages: bytes,
+    recipients: bytes,
+) -> npt.NDArray[np.uint64]:
+    keys = keyring.event_keys(messages, recipients, codes, _longs(columns["tries"]))
+    alone = ~_said(columns["message_id"])
+    if alone.any():
+        keys = keys.copy()
+        keys[alone] = keyring.id_keys(source, compress(columns["id"], alone))
+    return keys
+
+
+_KINDS = pa.array([kind.value for kind, _ in sorted(CODES.items(), key=lambda item: item[1])], pa.string())
+_CODE = {kind.value: code for kind, code in CODES.items()}
+
+
+def _code(kind: str) -> int:
+    return _CODE.get(kind, 0)
+
+
+def _longs(values: Sequence[Any]) -> _Longs:
+    if isinstance(values, _Same):
+        return np.full(len(values), values.value, np.int64)
+    return np.asarray(values, np.int64)
+
+
+def _said(values: Sequence[Any]) -> _Flags:
+    """Where the text is not empty."""
+    if isinstance(values, _Same):
+        return np.full(len(values), bool(values.value))
+    return np.fromiter(map(bool, values), np.bool_, len(values))
+
+
+def _outside(at: _Longs, bounds: tuple[datetime, datetime]) -> _Flags:
+    return (at < _micros(bounds[0])) | (at > _micros(bounds[1]))
+
+
+def _kept(values: Sequence[Any], keep: _Flags) -> Sequence[Any]:
+    if isinstance(values, _Same):
+        return _Same(values.value, int(keep.sum()))
+    return list(compress(values, keep))
+
+
+def _text(values: Sequence[Any]) -> pa.DictionaryArray:
+    if isinstance(values, _Same):
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(values), np.int32)), pa.array([str(values.value)]))
+    try:
+        texts = pa.array(values, pa.string())
+    except UnicodeEncodeError:  # half a surrogate pair, from JSON
+        texts = pa.array([value.encode("utf-8", "replace").decode() for value in values], pa.string())
+    return texts.fill_null("").dictionary_encode()
+
+
+def _changed(texts: pa.DictionaryArray, change: Callable[[str], str]) -> pa.DictionaryArray:
+    """The texts as ``change`` makes them, asked once for each that differs."""
+    before = texts.dictionary.to_pylist()
+    after = [change(text) for text in before]
+    if before == after:
+        return texts
+    changed = pa.DictionaryArray.from_arrays(texts.indices, pa.array(after, pa.string()))
+    return changed.cast(pa.string()).dictionary_encode()  # two may have become one
+
+
+def _name(values: Sequence[Any], change: Callable[[str], str] = lambda name: name[:_NAME_LENGTH]) -> pa.DictionaryArray:
+    return _changed(_text(values), change).cast(NAME)
+
+
+def _hidden_name(text: str) -> str:
+    return scrub(text, _NAME_LENGTH)
+
+
+def _stamps(micros: _Longs) -> pa.Array:
+    return pa.array(micros // 1000, pa.timestamp("ms", tz="UTC"))
+
+
+def _binary(joined: bytes) -> pa.Array:
+    kind = pa.binary(PSEUDONYM_BYTES)
+    return pa.Array.from_buffers(kind, len(joined) // PSEUDONYM_BYTES, [None, pa.py_buffer(joined)])
+
+
+def _micros(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(microseconds=1)

@@ -1,0 +1,121 @@
+"""Events as columns on their way to the facts, and as frames of the spool."""
+
+from __future__ import annotations
+
+import json
+import struct
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from monitor.keyring import PSEUDONYM_BYTES
+from monitor.ledger.journal import Progress
+from monitor.model import LABELS
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_STAMP = pa.timestamp("ms", tz="UTC")
+NAME = pa.dictionary(pa.int32(), pa.string())  # for texts that repeat
+ROWS = pa.schema(
+    [
+        ("at", _STAMP),
+        ("sent_at", _STAMP),
+        ("seen_at", _STAMP),
+        ("kind", NAME),
+        ("attempt", pa.uint16()),
+        ("count", pa.uint32()),
+        *((label, NAME) for label in LABELS),
+        ("recipient", pa.binary(PSEUDONYM_BYTES)),
+        ("message", pa.binary(PSEUDONYM_BYTES)),
+        ("key", pa.uint64()),
+        ("code", pa.uint16()),
+        ("dsn", NAME),
+        ("relay", NAME),
+        ("reply", pa.string()),
+        ("source", NAME),
+    ]
+)
+_VERSION = 1
+_LENGTH = struct.Struct("<I")
+_WRITE = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+def encode(table: pa.Table, progress: Progress | None) -> bytes:
+    """A spool frame: rows as ``ROWS``, and where their source stands once they are applied (None: more follows)."""
+    head = json.dumps({"v": _VERSION, "progress": _told(progress)}, separators=(",", ":")).encode()
+    sink = pa.BufferOutputStream()
+    sink.write(_LENGTH.pack(len(head)) + head)
+    with pa.ipc.new_stream(sink, ROWS, options=_WRITE) as stream:
+        stream.write_table(table.combine_chunks().unify_dictionaries())
+    return bytes(sink.getvalue())
+
+
+def decode(payload: bytes) -> tuple[pa.Table, Progress | None]:
+    """What ``encode`` was given.
+
+    Raises:
+        ValueError: it is no frame of this release, or its columns are others.
+    """
+    end, head = _head(payload)
+    if head.get("v") != _VERSION:
+        raise ValueError(f"a frame of version {head.get('v')!r}: this release reads {_VERSION}")
+    try:
+        table = pa.ipc.open_stream(pa.py_buffer(payload)[end:]).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError("a frame whose rows can't be read") from error
+    if not table.schema.equals(ROWS):
+        raise ValueError("a frame with other columns")
+    return table, _heard(head["progress"])
+
+
+def progress_of(payload: bytes) -> Progress | None:
+    """The progress in a frame, without its rows; None too where the frame can't be read."""
+    try:
+        return _heard(_head(payload)[1]["progress"])
+    except (ValueError, KeyError):
+        return None
+
+
+def _head(payload: bytes) -> tuple[int, dict[str, Any]]:
+    if len(payload) < _LENGTH.size:
+        raise ValueError("a frame without a head")
+    end = _LENGTH.size + _LENGTH.unpack_from(payload)[0]
+    head = json.loads(payload[_LENGTH.size : end])
+    if not isinstance(head, dict):
+        raise ValueError("a frame without a head")  # noqa: TRY004  # the caller knows one kind of bad frame
+    return end, head
+
+
+def _told(progress: Progress | None) -> dict[str, Any] | None:
+    if progress is None:
+        return None
+    return {
+        "source": progress.source,
+        "node": progress.node,
+        "seen_at": _micros(progress.seen_at),
+        "cursor": dict(progress.cursor),
+        "watermark": _micros(progress.watermark) if progress.watermark else None,
+        "remember": dict(progress.remember),
+    }
+
+
+def _heard(told: dict[str, Any] | None) -> Progress | None:
+    if told is None:
+        return None
+    watermark = told["watermark"]
+    return Progress(
+        source=told["source"],
+        node=told["node"],
+        seen_at=_stamp(told["seen_at"]),
+        cursor=told["cursor"],
+        watermark=None if watermark is None else _stamp(watermark),
+        remember=told["remember"],
+    )
+
+
+def _micros(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def _stamp(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)

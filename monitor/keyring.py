@@ -1,0 +1,169 @@
+"""Pseudonyms: who and which message, told by keys that never leave one file (ADR 9).
+
+An address belongs to one of 2^20 buckets, each with a random key of its own. A new key for the bucket cuts the link
+between the address and all that was ever written of it, in old backups too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from collections.abc import Iterable
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor.files import drafted, sync_folder
+from monitor.model import Kind
+
+PSEUDONYM_BYTES = 16
+UNKNOWN = bytes(PSEUDONYM_BYTES)  # of an empty address or message id
+# Part of every event's key, on disk for years: add, never change.
+CODES = {Kind.SENT: 1, Kind.DEFERRED: 2, Kind.BOUNCED: 3, Kind.EXPIRED: 4, Kind.COMPLAINT: 5, Kind.HELD: 6}
+# What can happen to a message at a recipient once only: it counts once, whichever attempt a source names.
+FINAL = frozenset({Kind.SENT, Kind.BOUNCED, Kind.EXPIRED, Kind.COMPLAINT})
+
+_MAGIC = b"mailvane keyring 1\n"
+_HEAD = 4096  # magic, then the index key at 64, zeros to the first bucket
+_KEY = 32
+_BUCKETS = 1 << 20
+_SIZE = _HEAD + _BUCKETS * _KEY
+_FINAL_CODES = np.array([CODES[kind] for kind in FINAL], np.uint8)
+_KEYED = np.dtype([("message", "V16"), ("recipient", "V16"), ("kind", "u1"), ("tries", "<i8")])  # packed: 41 bytes
+_REMEMBERED = 1 << 17  # addresses whose pseudonym is kept at hand, some 30 MB
+_LONGEST = 254  # of an address in use (RFC 5321 section 4.5.3.1.3); longer ones are not kept at hand
+
+
+class Keyring:
+    """The open keyring; safe to use from many threads. Whoever holds the file can tell who was meant: keep it apart."""
+
+    def __init__(self, keys: mmap.mmap) -> None:
+        self._keys = keys
+        index = keys[64 : 64 + _KEY]
+        self._bucket = blake2b(key=index, person=b"bucket", digest_size=8)
+        self._message = blake2b(key=index, person=b"message", digest_size=PSEUDONYM_BYTES)
+        self._event = blake2b(key=index, person=b"event", digest_size=8)
+        self._id = blake2b(key=index, person=b"id", digest_size=8)
+        self._known: dict[str, bytes] = {"": UNKNOWN}
+
+    @classmethod
+    def open(cls, path: Path) -> Keyring:
+        """The keyring in the file ``path``, made at first (32 MiB, readable by its owner only).
+
+        Raises:
+            ValueError: the file is no whole keyring, or others may read it.
+        """
+        if not path.exists():
+            _make(path)
+        with path.open("rb") as file:
+            state = os.fstat(file.fileno())
+            if state.st_mode & 0o077:
+                raise ValueError(f"others may read the keyring {path}: chmod 600")
+            if state.st_size != _SIZE or file.read(len(_MAGIC)) != _MAGIC:
+                raise ValueError(f"{path} is no whole keyring: restore it from its backup")
+            return cls(mmap.mmap(file.fileno(), _SIZE, access=mmap.ACCESS_READ))
+
+    def pseudonym(self, address: str) -> bytes:
+        """16 bytes for an address, however it is dressed (case, angle brackets, blanks); zeros for none."""
+        return self.pseudonyms((address,))
+
+    def pseudonyms(self, addresses: Iterable[str]) -> bytes:
+        """The pseudonyms of a column, one after the other."""
+        known = self._known
+        find, reveal = known.get, self._reveal
+        found = []
+        for address in addresses:
+            pseudonym = find(address)
+            if pseudonym is None:
+                pseudonym = reveal(address)
+                if len(known) >= _REMEMBERED:
+                    known.clear()
+                if len(address) <= _LONGEST:
+                    known[address] = pseudonym
+            found.append(pseudonym)
+        return b"".join(found)
+
+    def _reveal(self, address: str) -> bytes:
+        plain = address.strip("<> \t\r\n").lower().encode("utf-8", "surrogatepass")
+        if not plain:
+            return UNKNOWN
+        mac = self._bucket.copy()
+        mac.update(plain)
+        at = _HEAD + int.from_bytes(mac.digest(), "little") % _BUCKETS * _KEY
+        return blake2b(plain, key=self._keys[at : at + _KEY], digest_size=PSEUDONYM_BYTES).digest()
+
+    def message(self, message_id: str) -> bytes:
+        """16 bytes for a message id, with or without its angle brackets; zeros for none."""
+        return self.messages((message_id,))
+
+    def messages(self, message_ids: Iterable[str]) -> bytes:
+        """The pseudonyms of a column of message ids, one after the other."""
+        fresh = self._message.copy
+        found = []
+        for message_id in message_ids:
+            plain = message_id.strip("<> \t\r\n")
+            if plain:
+                mac = fresh()
+                mac.update(plain.encode("utf-8", "surrogatepass"))
+                found.append(mac.digest())
+            else:
+                found.append(UNKNOWN)
+        return b"".join(found)
+
+    def event_key(self, message: bytes, recipient: bytes, kind: Kind, tries: int = 0) -> int:
+        """The key that makes an outcome count once, whichever road tells it; unsigned 64 bits.
+
+        ``tries`` names the attempt, and matters only for what may happen more than once (deferred, held).
+        """
+        codes = np.array([CODES[kind]], np.uint8)
+        return int(self.event_keys(message, recipient, codes, np.array([tries], np.int64))[0])
+
+    def event_keys(
+        self, messages: bytes, recipients: bytes, codes: npt.NDArray[np.uint8], tries: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.uint64]:
+        """``event_key`` of each row: ``messages`` and ``recipients`` as the columns above give them, kinds by code."""
+        rows = np.zeros(len(codes), _KEYED)
+        rows["message"] = np.frombuffer(messages, "V16")
+        rows["recipient"] = np.frombuffer(recipients, "V16")
+        rows["kind"] = codes
+        rows["tries"] = np.where(np.isin(codes, _FINAL_CODES), 0, tries)
+        return _macs(self._event, rows.tobytes(), rows.itemsize)
+
+    def id_keys(self, source: str, ids: Iterable[str]) -> npt.NDArray[np.uint64]:
+        """Keys of events that a source names itself: made of the source's name and its id alone."""
+        named = self._id.copy()
+        named.update(source.encode() + b"\0")
+        found = []
+        for name in ids:
+            mac = named.copy()
+            mac.update(name.encode("utf-8", "surrogatepass"))
+            found.append(mac.digest())
+        return np.frombuffer(b"".join(found), "<u8")
+
+    def close(self) -> None:
+        """Let go of the file; no pseudonym can be made afterwards."""
+        self._known = {}
+        self._keys.close()
+
+
+def _macs(key: blake2b, rows: bytes, width: int) -> npt.NDArray[np.uint64]:
+    fresh = key.copy
+    found = []
+    for at in range(0, len(rows), width):
+        mac = fresh()
+        mac.update(rows[at : at + width])
+        found.append(mac.digest())
+    return np.frombuffer(b"".join(found), "<u8")
+
+
+def _make(path: Path) -> None:
+    """Write a whole new keyring, and give it its name only if nobody was quicker."""
+    head = (_MAGIC.ljust(64, b"\0") + os.urandom(_KEY)).ljust(_HEAD, b"\0")
+    draft = drafted(path, (head, os.urandom(_BUCKETS * _KEY)))
+    with contextlib.suppress(FileExistsError):
+        os.link(draft, path)
+    draft.unlink()
+    sync_folder(path.parent)

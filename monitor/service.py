@@ -1,0 +1,257 @@
+"""The service: builds all parts from the settings, runs them, shuts them down in order. Owns the clock."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from apscheduler.schedulers.background import BackgroundScheduler
+from sqlalchemy import Engine
+
+from monitor import pipeline, tell
+from monitor.config import Settings
+from monitor.core.leases import active
+from monitor.cycle import Cycle, complete_to
+from monitor.facts import retention, schema
+from monitor.facts.names import NameLimit
+from monitor.facts.store import Facts
+from monitor.gate import Gate, utc_now
+from monitor.keyring import Keyring
+from monitor.ledger import actions, incidents, journal, notices
+from monitor.ledger.db import open_ledger
+from monitor.model import Batch, Deed, Rejected
+from monitor.pipeline import Applier
+from monitor.ports import Collector, PluginError
+from monitor.spool import Spool
+from monitor.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+VERSION = version("mailvane")
+FUTURE = timedelta(minutes=10)  # how far a peer's clock may run ahead of ours
+STALE = timedelta(minutes=5)  # a source that said nothing for so long is shown as stale
+
+
+@dataclass(slots=True)
+class Health:
+    """What went wrong last, by part; empty text where all is well."""
+
+    errors: dict[str, str] = field(default_factory=dict)
+    # The last hundred items that could not be read, scrubbed: what an operator needs to mend a source.
+    aside: list[tuple[str, Rejected]] = field(default_factory=list)
+
+    def set_aside(self, source: str, items: list[Rejected]) -> None:
+        """Keep the newest hundred."""
+        self.aside = [*self.aside, *((source, item) for item in items)][-100:]
+
+
+class Stores:
+    """Keyring, spool, facts and ledger of one data directory, opened together."""
+
+    def __init__(self, data: Path, spool_limit: int = 4 << 30) -> None:
+        data.mkdir(parents=True, exist_ok=True)
+        data.chmod(0o700)
+        with ExitStack() as opened:
+            self.facts = Facts.open(f"chdb://{data / 'facts'}")
+            opened.callback(self.facts.close)
+            schema.migrate(self.facts)
+            self.keyring = Keyring.open(data / "keyring")
+            opened.callback(self.keyring.close)
+            self.spool = Spool(data / "spool", max_bytes=spool_limit)
+            opened.callback(self.spool.close)
+            self.ledger: Engine = open_ledger(data / "ledger.sqlite")
+            opened.callback(self.ledger.dispose)
+            self.applier = Applier(self.spool, self.facts, self.ledger, dead_letters=data / "dead-letters")
+            self._opened = opened.pop_all()
+
+    def close(self) -> None:
+        """In the reverse order of opening."""
+        self._opened.close()
+
+
+class Core:
+    """The whole service but for its HTTP server."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], datetime] = utc_now) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.telemetry = Telemetry(VERSION)
+        self.health = Health()
+        self.node = socket.gethostname()
+        self.stores = Stores(settings.service.data, settings.service.spool_limit)
+        self.gate = Gate(self.stores.ledger, clock)
+        self.cycle = Cycle(settings.rules, settings.guards, self.stores.facts, self.stores.ledger)
+        self.teller = tell.Teller(settings.alerts, self.stores.ledger, self._alert_failed)
+        self.token = token(settings.token_file)
+        self._names = NameLimit()
+        self._stop = threading.Event()
+        self._scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Begin to apply, collect, judge and tell."""
+        self.gate.refresh()
+        self._spawn("applier", lambda: self.stores.applier.run(self._stop))
+        self._spawn("teller", self._tell)
+        self._every("gate", timedelta(seconds=1), self.gate.refresh)
+        self._every("cycle", self.settings.service.cycle, self._cycle)
+        self._every("retention", timedelta(hours=1), self._expire)
+        for name, source in self.settings.collectors.items():
+            if isinstance(source, Collector):
+                self._every(f"collector.{name}", source.every, partial(self._collect, name, source))
+        self._scheduler.start()
+        log.info("started", extra={"version": VERSION, "mode": self.settings.automation.mode})
+
+    def stop(self) -> None:
+        """End the jobs, then the applier, then the stores."""
+        self._stop.set()
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=True)
+        for thread in self._threads:
+            thread.join()
+        self.stores.close()
+        log.info("stopped")
+
+    def take(self, source: str, batch: Batch, *, node: str = "") -> list[Rejected]:
+        """Put a batch on disk; what could not be read or is out of time comes back, scrubbed.
+
+        Raises:
+            SpoolFull: the disk or the limit is reached; nothing of the batch was taken.
+        """
+        now = self.clock()
+        bounds = (now - self.settings.retention.events, now + FUTURE)
+        if batch.watermark and batch.watermark > now:
+            batch = replace(batch, watermark=now)  # a peer's clock must not promise our future
+        rejected = pipeline.take(
+            batch,
+            self.stores.spool,
+            self.stores.keyring,
+            source=source,
+            node=node or self.node,
+            now=now,
+            bounds=bounds,
+            names=self._names,
+        )
+        self.telemetry.observations.labels(source).inc(len(batch))
+        for item in rejected:
+            self.telemetry.rejected.labels(source, item.why.split(":")[0][:60]).inc()
+        self.health.set_aside(source, rejected)
+        return rejected
+
+    def status(self) -> dict[str, Any]:
+        """What is known of sources, mode and held share, in plain values."""
+        now = self.clock()
+        with self.stores.ledger.connect().execution_options(reads=True) as conn:
+            heard = journal.watermarks(conn)
+            committed, _ = journal.position(conn)
+            until = complete_to(conn, now)
+            held = active(actions.in_force(conn, now), now)
+            owed = notices.owed(conn)
+            open_now = incidents.open_ones(conn)
+        paused = [lease.scope for lease in held if lease.deed is Deed.PAUSE]
+        share = self.cycle.held_share(paused, held, now) if paused else 0.0
+        return {
+            "now": now,
+            "complete_to": until,
+            "heard": heard,
+            "committed": committed,
+            "held": held,
+            "held_share": share,
+            "owed": owed,
+            "open": open_now,
+        }
+
+    # jobs
+
+    def _cycle(self) -> None:
+        with self.telemetry.cycle.time():
+            now = self.clock()
+            found = self.cycle.run(now)
+            with self.stores.ledger.begin() as conn:
+                tell.owe(conn, list(self.settings.alerts), now)
+        for action in found.written:
+            self.telemetry.actions.labels(str(action.deed), "person" if action.by_person else "automation").inc()
+            log.info("action", extra={"deed": str(action.deed), "scope": str(action.scope), "why": action.why})
+        if found.written:
+            self.gate.refresh()
+
+    def _tell(self) -> None:
+        while not self._stop.wait(0.5):
+            with self._guarded("alerts"):
+                self.teller.run(self.clock)
+
+    def _collect(self, name: str, source: Collector) -> None:
+        memory = pipeline.memory(self.stores.spool, self.stores.ledger, name, self.node)
+        try:
+            for batch in source.collect(memory, self.clock()):
+                self.take(name, batch)
+                if self._stop.is_set():
+                    break
+        except PluginError as error:
+            self.telemetry.plugin_errors.labels("collector", name).inc()
+            self.health.errors[f"collector.{name}"] = str(error)
+            log.warning("source not readable", extra={"source": name, "error": str(error)})
+        else:
+            self.health.errors.pop(f"collector.{name}", None)
+
+    def _expire(self) -> None:
+        kept = self.settings.retention
+        spans: Mapping[str, timedelta] = {
+            "events": kept.events,
+            "leaf": kept.leaf,
+            "minute": kept.minute,
+            "hour": kept.hour,
+        }
+        retention.expire(self.stores.facts, self.clock(), spans)
+
+    def _alert_failed(self, name: str) -> None:
+        self.telemetry.plugin_errors.labels("alert", name).inc()
+
+    def _every(self, name: str, span: timedelta, job: Callable[[], None]) -> None:
+        def run() -> None:
+            with self._guarded(name):
+                job()
+
+        self._scheduler.add_job(
+            run, "interval", seconds=span.total_seconds(), id=name, next_run_time=self.clock(), misfire_grace_time=None
+        )
+
+    @contextmanager
+    def _guarded(self, name: str) -> Iterator[None]:
+        """A job that fails is shown and tried again at its next turn; it stops nobody else."""
+        try:
+            yield
+        except Exception as error:
+            self.health.errors[name] = f"{type(error).__name__}: see the log"
+            log.exception("job failed", extra={"job": name})
+        else:
+            if not name.startswith("collector."):
+                self.health.errors.pop(name, None)
+
+    def _spawn(self, name: str, work: Callable[[], Any]) -> None:
+        def run() -> None:
+            with self._guarded(name):
+                work()
+
+        thread = threading.Thread(target=run, name=name)
+        thread.start()
+        self._threads.append(thread)
+
+
+def token(path: Path) -> str:
+    """The bearer token of the API; made, readable by the owner only, where there is none."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(32) + "\n", "utf-8")
+    return path.read_text("utf-8").strip()

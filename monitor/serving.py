@@ -1,0 +1,53 @@
+"""The HTTP server around a core."""
+
+from __future__ import annotations
+
+import socket
+
+import uvicorn
+
+from monitor import logs
+from monitor.api.app import build
+from monitor.config import Settings
+from monitor.service import Core
+
+
+def serve(settings: Settings, *, demo: bool = False, bound: socket.socket | None = None) -> None:
+    """Run until a signal comes; the core is stopped in order before it returns."""
+    logs.set_up()
+    host, port = settings.service.listen
+    listener = bound or bind(host, port)
+    core = Core(settings)
+    config = uvicorn.Config(
+        build(core, demo=demo),
+        log_config=None,
+        access_log=False,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        server_header=False,
+        timeout_graceful_shutdown=5,
+        h11_max_incomplete_event_size=64 << 10,
+        limit_concurrency=2000,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket on that address; bound before anything is opened, so that a taken port costs nothing.
+
+    Raises:
+        OSError: the port is taken; the message names it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OSError(
+            f"{host}:{port} can't be listened on: {error.strerror}; choose another [service] listen"
+        ) from error
+    listener.set_inheritable(True)
+    return listener

@@ -1,0 +1,61 @@
+"""Every Prometheus metric by name, label and help. Labels come from the configuration, never from mail."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+PREFIX = "mailvane"
+
+
+class Telemetry:
+    """The metrics of one service, in a registry of its own so that each test has one."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.build = Info(f"{PREFIX}_build", "Version that runs.", registry=registry)
+        self.build.info({"version": version})
+        self.observations = Counter(
+            f"{PREFIX}_observations", "Facts taken over from a source, on disk.", ["source"], registry=registry
+        )
+        self.rejected = Counter(
+            f"{PREFIX}_rejected", "Items that could not be read, by reason.", ["source", "reason"], registry=registry
+        )
+        self.applied = Counter(f"{PREFIX}_applied", "Facts counted in the store.", registry=registry)
+        self.duplicates = Counter(
+            f"{PREFIX}_duplicates", "Facts that were told again and did not count.", registry=registry
+        )
+        self.dead_letters = Counter(
+            f"{PREFIX}_dead_letters", "Frames set aside since the store refused them.", registry=registry
+        )
+        self.watermark = Gauge(
+            f"{PREFIX}_source_watermark_timestamp_seconds",
+            "Nothing older is still to come from the source.",
+            ["source", "node"],
+            registry=registry,
+        )
+        self.plugin_errors = Counter(
+            f"{PREFIX}_plugin_errors", "Failures of a plugin.", ["section", "name"], registry=registry
+        )
+        self.spool_bytes = Gauge(f"{PREFIX}_spool_bytes", "Bytes in the spool.", registry=registry)
+        self.spool_waiting = Gauge(
+            f"{PREFIX}_spool_waiting_frames", "Frames that are on disk and not yet counted.", registry=registry
+        )
+        self.cycle = Histogram(
+            f"{PREFIX}_cycle_duration_seconds", "Time of one round of judging and deciding.", registry=registry
+        )
+        self.incidents = Gauge(f"{PREFIX}_incidents_open", "Open incidents.", ["rule", "grade"], registry=registry)
+        self.leases = Gauge(f"{PREFIX}_leases", "Leases in force.", ["deed", "key"], registry=registry)
+        self.actions = Counter(
+            f"{PREFIX}_actions", "Entries of the brake's audit log.", ["deed", "key"], registry=registry
+        )
+        self.held_share = Gauge(
+            f"{PREFIX}_held_share_ratio", "Part of all expected mail that is held.", registry=registry
+        )
+        self.notices_owed = Gauge(f"{PREFIX}_notices_owed", "Tellings that are owed.", registry=registry)
+        self.checks = Counter(f"{PREFIX}_checks", "Questions answered to senders.", ["answer"], registry=registry)
+        self.check_duration = Histogram(
+            f"{PREFIX}_check_duration_seconds",
+            "Time to answer a sender.",
+            buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
+            registry=registry,
+        )
