@@ -17,7 +17,7 @@ from collectors._joins import Joins
 from collectors._labels import PARTS, Labels
 from collectors._postfix import MARKER, Parser
 from collectors._provider import learnt, provider_of
-from collectors._relays import Addresses, Relays
+from collectors._relays import Programs, Relays
 from collectors._stamps import Stamps
 from collectors._tail import Piece, Position, follow
 from monitor.model import OWNED, Batch, Rejected
@@ -63,31 +63,35 @@ Part = Literal["domain", "stream", "tenant", "segment", "campaign", "variant", "
 class Sendlog(Collector):
     """Follows one log file of one or many Postfix machines."""
 
-    path: Path = Field(description="the log file; its rotated files are looked for beside it")
-    timezone: Zone = Field("UTC", description="of stamps without an offset, such as classic syslog's")
-    host: str = Field("", description="name of the machine, in place of the one that its log lines give")
+    path: Path = Field(description="The log file; its rotated files are looked for beside it.")
+    timezone: Zone = Field(default="UTC", description="Zone of stamps without an offset, such as classic syslog's.")
+    host: str = Field(default="", description="Name of the machine, in place of the one that its log lines give.")
     addresses: Mapping[str, Address] = Field(
-        default_factory=dict, description="IP by transport, as `syslog_name` or `smtp_bind_address` set it apart"
+        default_factory=dict, description="IP by transport, as `syslog_name` or `smtp_bind_address` set it apart."
     )
-    ip: Address = Field("", description="IP of every other transport")
+    ip: Address = Field(default="", description="IP of every other transport.")
     sender_pattern: Pattern | None = Field(
-        None, description="regular expression that is searched for in the envelope sender; its named groups are labels"
+        default=None,
+        description="Regular expression that is searched for in the envelope sender; its named groups are labels.",
     )
-    sasl_pattern: Pattern | None = Field(None, description="the same for the SASL user name")
+    sasl_pattern: Pattern | None = Field(default=None, description="The same for the SASL user name.")
     headers: Mapping[str, Part] = Field(
-        default_factory=dict, description="label by the name of a header that `header_checks` logs"
+        default_factory=dict, description="Label by the name of a header that `header_checks` logs."
     )
-    domain: str = Field("", description="domain of mail whose sender tells none")
-    stream: str = Field("", description="stream of mail that nothing else assigns to one")
-    tenant: str = Field("", description="tenant of mail that nothing else assigns to one")
+    domain: str = Field(default="", description="Domain of mail whose sender tells none.")
+    stream: str = Field(default="", description="Stream of mail that nothing else assigns to one.")
+    tenant: str = Field(default="", description="Tenant of mail that nothing else assigns to one.")
     internal_relays: tuple[str, ...] = Field(
-        (), description="host names, addresses or networks (each may have :port) that are hops within the house"
+        default=(),
+        description="Hops within the house: host names and addresses (with :port or not), networks.",
     )
-    lag: Duration = Field(timedelta(seconds=5), description="the longest time from a line's stamp to its arrival here")
+    lag: Duration = Field(
+        default=timedelta(seconds=5), description="The longest time from a line's stamp to its arrival here."
+    )
     silence: Duration = Field(
-        timedelta(minutes=15), description="a log quiet for longer vouches for nothing until its next line"
+        default=timedelta(minutes=15), description="A log quiet for longer vouches for nothing until its next line."
     )
-    _live: tuple[Mapping[str, Any], Parser] | None = PrivateAttr(None)
+    _live: tuple[Mapping[str, Any], Parser] | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _owned(self) -> Sendlog:
@@ -107,7 +111,7 @@ class Sendlog(Collector):
         return Parser(
             stamps=Stamps(self.timezone, now),
             labels=Labels(_compiled(self.sender_pattern), _compiled(self.sasl_pattern), self.headers, defaults),
-            addresses=Addresses(self.addresses, self.ip),
+            programs=Programs(self.addresses, self.ip),
             relays=Relays(self.internal_relays),
             joins=Joins(memory.remembers if memory else None),
             users=self.sasl_pattern is not None,
@@ -135,7 +139,7 @@ class Sendlog(Collector):
         # The parser of the last call is as good as one built from what was committed, if that is where it stood.
         live, self._live = self._live, None
         if live and live[0] == memory.cursor:
-            live[1].move(now)
+            live[1].resume(now)
             return live[1]
         return self.parser(now, memory)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ import numpy as np
 from sqlalchemy import Connection, Engine
 
 from monitor.core.incidents import track
-from monitor.core.judge import Pauses, Rule, Table, is_shared, judge, shares
+from monitor.core.judge import HALF, Pauses, Rule, Table, is_a_sellers, is_shared, judge, shares
 from monitor.core.leases import active
 from monitor.core.policy import Guards, Proposal, Setting, decide, narrowed
 from monitor.core.rates import PARTS
@@ -20,7 +20,7 @@ from monitor.facts import queries
 from monitor.facts.queries import Counts
 from monitor.facts.store import Facts
 from monitor.ledger import actions, incidents, journal
-from monitor.model import Action, Deed, Incident, Lease, Scope, State, Verdict
+from monitor.model import Action, Deed, Incident, Lease, Scope, State, Verdict, named
 
 if TYPE_CHECKING:
     from monitor.ports import Ints
@@ -76,7 +76,13 @@ class Cycle:
         with self._ledger.connect().execution_options(reads=True) as conn:
             known = incidents.open_ones(conn, rule.name)
             began = _pauses(actions.pauses_since(conn, until - rule.window), rule)
-        verdicts = self._verdicts(rule, until, [incident.scope for incident in known], began)
+            sellers = {one.scope.tenant for one in incidents.open_ones(conn)}
+        watched = [incident.scope for incident in known]
+        verdicts = [
+            verdict
+            for verdict in self._verdicts(rule, until, watched, began)
+            if verdict.scope in watched or not self._is_a_sellers(rule, verdict, until, sellers)
+        ]
         with self._ledger.begin() as conn:
             # A person may have moved something meanwhile: read again within the transaction that writes.
             known = incidents.open_ones(conn, rule.name)
@@ -130,12 +136,31 @@ class Cycle:
     def _explained(self, rule: Rule, verdict: Verdict, until: datetime) -> Verdict:
         if verdict.state is not State.BAD or "tenant" in rule.by:
             return verdict
-        by_tenant = self._by_tenant(rule, verdict, until)
-        found = shares(by_tenant.scopes, by_tenant.bad, by_tenant.total, verdict.expected)
-        return replace(verdict, shares=found[:10])
+        found = shares(self._by_tenant(rule, verdict.scope, until), verdict.expected)
+        return replace(verdict, shares=tuple((scope.tenant, share) for scope, share in found[:10]))
 
-    def _by_tenant(self, rule: Rule, verdict: Verdict, until: datetime) -> Table:
-        return self._table(replace(rule, by=(*rule.by, "tenant")), until, verdict.scope)
+    def _by_tenant(self, rule: Rule, scope: Scope, until: datetime) -> Table:
+        return self._table(replace(rule, by=(*named(scope), "tenant")), until, scope)
+
+    def _is_a_sellers(self, rule: Rule, verdict: Verdict, until: datetime, sellers: Collection[str]) -> bool:
+        if verdict.state is not State.BAD or "tenant" in rule.by:
+            return False
+        before = self._table(rule, until - rule.window, verdict.scope).kept(verdict.scope.__eq__)
+        lasting = any(one.state is State.BAD for one in judge(rule, before))
+        return is_a_sellers(verdict, sellers, lasting=lasting)
+
+    def _everybodys(self, rule: Rule, verdict: Verdict) -> Scope | None:
+        """Where other sellers see what this one sees: the IP, the provider or both that half of its excess is at."""
+        if "tenant" not in rule.by:
+            return None
+        for by in (("ip", "provider"), ("provider",), ("ip",)):
+            found = shares(self._table(replace(rule, by=by), verdict.until, verdict.scope), verdict.expected)
+            if not found or found[0][1] < HALF or len(named(found[0][0])) < len(by):
+                continue
+            cell = found[0][0]
+            if is_shared(rule, self._by_tenant(rule, cell, verdict.until), verdict.expected):
+                return cell
+        return None
 
     # deciding
 
@@ -162,7 +187,8 @@ class Cycle:
             verdict=verdict,
             scope=scope,
             shared=rule.pauses is Pauses.SHARED
-            and is_shared(rule, self._by_tenant(rule, verdict, verdict.until), verdict.shares),
+            and is_shared(rule, self._by_tenant(rule, verdict.scope, verdict.until), verdict.expected),
+            everybodys=self._everybodys(rule, verdict),
             share=self.held_share([lease.scope for lease in held if lease.deed is Deed.PAUSE] + [scope], held, now),
             other_ips=self._other_ips(scope, verdict) if scope.ip else None,
         )

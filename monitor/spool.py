@@ -1,8 +1,4 @@
-"""The spool: acknowledged means on disk. Append-only files between those who bring facts and the one who applies.
-
-A segment is named after its first frame's sequence, so that numbering goes on when all older segments are gone. A
-frame is its payload's length, a CRC-32 of all that follows it, its sequence, and the payload.
-"""
+"""The spool: acknowledged means on disk. Append-only files between those who bring facts and the one who applies."""
 
 from __future__ import annotations
 
@@ -11,51 +7,25 @@ import errno
 import fcntl
 import os
 import secrets
-import struct
 import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-from zlib import crc32
 
 from monitor.facts.errors import DirectoryInUse
 from monitor.files import sync_folder
+from monitor.segments import HEAD_BYTES, LONGEST, Segment, SpoolCorrupt, head_of, mend, payload_of, write_all
 
-_HEAD = struct.Struct("<IIQ")
-_SEQUENCE = struct.Struct("<Q")
-_MARK_EVERY = 1 << 20  # bytes between two places in a segment from which reading may start
+__all__ = ["Spool", "SpoolCorrupt", "SpoolFull"]
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-LONGEST = 1 << 28  # of one payload
 
 
 class SpoolFull(Exception):  # noqa: N818  # a state, not a fault
     """The disk or the spool's limit is reached and nothing of the frame was kept: try again when some was applied."""
-
-
-class SpoolCorrupt(Exception):  # noqa: N818  # as above
-    """A frame that was acknowledged can't be read: a person must look before anything goes on."""
-
-
-@dataclass(slots=True)
-class _Segment:
-    path: Path
-    first: int
-    size: int
-    marks: list[tuple[int, int]] = field(init=False)  # (sequence, offset), ascending
-
-    def __post_init__(self) -> None:
-        self.marks = [(self.first, 0)]
-
-    def mark(self, sequence: int, offset: int) -> None:
-        if offset - self.marks[-1][1] >= _MARK_EVERY:
-            self.marks.append((sequence, offset))
-
-    def place(self, sequence: int) -> tuple[int, int]:
-        """(sequence, offset) of the last mark that is not past ``sequence``."""
-        return self.marks[max(0, bisect_right(self.marks, (sequence, 1 << 62)) - 1)]
 
 
 @dataclass(slots=True)
@@ -89,12 +59,12 @@ class Spool:
         self._closed = False
         self._lock = _locked(folder / "lock")
         self.name = _named(self._lock)
-        self._segments = [_Segment(path, int(path.stem), path.stat().st_size) for path in sorted(folder.glob("*.seg"))]
+        self._segments = [Segment(path, int(path.stem), path.stat().st_size) for path in sorted(folder.glob("*.seg"))]
         self._last = 0
         self._file: BinaryIO
         try:
             if self._segments:
-                self._last = _mend(self._segments[-1])
+                self._last = mend(self._segments[-1])
                 self._file = self._segments[-1].path.open("ab")
             else:
                 self._file = self._rotate()
@@ -129,7 +99,7 @@ class Spool:
                 raise ValueError("the spool is closed")
             if self._broken:
                 raise OSError(self._broken.errno, "the spool's file could not be mended: restart") from self._broken
-            need = _HEAD.size + len(payload)
+            need = HEAD_BYTES + len(payload)
             if sum(segment.size for segment in self._segments) + self._promised + need > self._max_bytes:
                 raise SpoolFull(f"the spool holds {self._max_bytes} bytes that are not applied yet")
             self._waiting.append(mine)
@@ -160,7 +130,7 @@ class Spool:
         finally:
             self._changed.acquire()
             self._leading = False
-            self._promised -= sum(_HEAD.size + len(waiting.payload) for waiting in group)
+            self._promised -= sum(HEAD_BYTES + len(waiting.payload) for waiting in group)
             for sequence, waiting in enumerate(group, start=first):
                 waiting.sequence, waiting.error = (0, error) if error else (sequence, None)
             if not error:
@@ -175,13 +145,13 @@ class Spool:
         offset = segment.size
         marks = []
         for sequence, waiting in enumerate(group, start=first):
-            parts += [_head(sequence, waiting.payload), waiting.payload]
+            parts += [head_of(sequence, waiting.payload), waiting.payload]
             marks.append((sequence, offset))
-            offset += _HEAD.size + len(waiting.payload)
+            offset += HEAD_BYTES + len(waiting.payload)
         try:
-            _write_all(self._file.fileno(), b"".join(parts))
+            write_all(self._file.fileno(), b"".join(parts))
             os.fdatasync(self._file.fileno())
-        except OSError:
+        except BaseException:
             self._undo(segment.size)
             raise
         with self._changed:
@@ -207,7 +177,7 @@ class Spool:
         with self._changed:
             if self._segments:
                 self._file.close()
-            self._segments.append(_Segment(path, first, 0))
+            self._segments.append(Segment(path, first, 0))
         return file
 
     def read(self, after: int) -> Iterator[tuple[int, bytes]]:
@@ -228,20 +198,20 @@ class Spool:
             with contextlib.suppress(FileNotFoundError):  # released since
                 yield from self._frames(segment, after, last)
 
-    def _frames(self, segment: _Segment, after: int, last: int) -> Iterator[tuple[int, bytes]]:
+    def _frames(self, segment: Segment, after: int, last: int) -> Iterator[tuple[int, bytes]]:
         with self._changed:
             sequence, offset = segment.place(after + 1)
         with segment.path.open("rb") as file:
             file.seek(offset)
-            while sequence <= last and (head := file.read(_HEAD.size)):
-                payload = _payload(file, head, sequence)
+            while sequence <= last and (head := file.read(HEAD_BYTES)):
+                payload = payload_of(file, head, sequence)
                 if payload is None:
                     raise SpoolCorrupt(f"{segment.path}: broken frame {sequence} at offset {offset}")
                 with self._changed:
                     segment.mark(sequence, offset)
                 if sequence > after:
                     yield sequence, payload
-                offset += _HEAD.size + len(payload)
+                offset += HEAD_BYTES + len(payload)
                 sequence += 1
 
     def wait(self, after: int, timeout: float, *, enough: int = 0) -> bool:
@@ -265,7 +235,7 @@ class Spool:
         with self._changed:
             while self._leading:
                 self._changed.wait()
-            if upto >= self._last and self._segments[-1].size >= self._segment_bytes // 4:
+            if upto >= self._last and self._segments[-1].size >= max(1, self._segment_bytes // 4):
                 with contextlib.suppress(OSError):  # the next call tries again
                     self._file = self._rotate()
             gone = [
@@ -296,56 +266,6 @@ class Spool:
             self._changed.notify_all()
 
 
-def _head(sequence: int, payload: bytes) -> bytes:
-    return _HEAD.pack(len(payload), crc32(payload, crc32(_SEQUENCE.pack(sequence))), sequence)
-
-
-def _payload(file: BinaryIO, head: bytes, sequence: int) -> bytes | None:
-    """The payload that follows ``head``; None if it isn't whole or isn't frame ``sequence``."""
-    if len(head) < _HEAD.size:
-        return None
-    length, _, found = _HEAD.unpack(head)
-    if found != sequence or length > LONGEST:
-        return None
-    payload = file.read(length)
-    return payload if len(payload) == length and _head(sequence, payload) == head else None
-
-
-def _mend(segment: _Segment) -> int:
-    """Cut what a crash left half written at the end; the sequence of the last whole frame."""
-    sequence, offset = segment.first, 0
-    with segment.path.open("r+b", buffering=1 << 20) as file:
-        while head := file.read(_HEAD.size):
-            payload = _payload(file, head, sequence)
-            if payload is None:
-                file.seek(offset)
-                if _follows(file.read(), sequence + 1):
-                    raise SpoolCorrupt(f"{segment.path}: broken frame {sequence} at offset {offset}")
-                file.truncate(offset)
-                os.fsync(file.fileno())
-                break
-            segment.mark(sequence, offset)
-            offset += _HEAD.size + len(payload)
-            sequence += 1
-    segment.size = offset
-    return sequence - 1
-
-
-def _follows(tail: bytes, sequence: int) -> bool:
-    """Whether a whole frame ``sequence`` stands anywhere in ``tail``: then what is before it was no torn end."""
-    name = _SEQUENCE.pack(sequence)
-    at = tail.find(name)
-    while at >= 0:
-        start = at + _SEQUENCE.size - _HEAD.size
-        if start >= 0:
-            length = _HEAD.unpack_from(tail, start)[0]
-            payload = tail[start + _HEAD.size : start + _HEAD.size + length]
-            if len(payload) == length and tail.startswith(_head(sequence, payload), start):
-                return True
-        at = tail.find(name, at + 1)
-    return False
-
-
 def _named(lock: int) -> str:
     if len(name := os.pread(lock, 16, 0)) == 16:
         return name.decode()
@@ -353,12 +273,6 @@ def _named(lock: int) -> str:
     os.pwrite(lock, name, 0)
     os.fsync(lock)
     return name.decode()
-
-
-def _write_all(descriptor: int, content: bytes) -> None:
-    left = memoryview(content)
-    while left:
-        left = left[os.write(descriptor, left) :]
 
 
 def _locked(path: Path) -> int:

@@ -169,6 +169,20 @@ def test_mail_flows_when_the_brake_gives_no_answer(side, dispatch, status):
     assert dispatcher.tally.asked == 6, "and is not kept waiting for each message"
 
 
+def test_a_silent_brake_is_told_of_once_and_so_is_its_return(side, dispatch, caplog):
+    caplog.set_level("INFO", "monitor.simulator")
+    side.check = 500
+    dispatcher = dispatch()
+    for at in ticks(2):
+        dispatcher.tick(at)
+    side.check = 200
+    dispatcher.tick(BEGAN + 2 * TICK)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the brake does not answer, mail goes on",
+        "the brake answers again",
+    ]
+
+
 def test_mail_flows_when_the_service_is_not_there_and_its_story_waits_within_bounds(world):
     with OwnSide() as side:
         url = side.url

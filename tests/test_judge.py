@@ -10,7 +10,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from detectors.threshold import Threshold, wilson
 from monitor.core.incidents import track
-from monitor.core.judge import Pauses, is_shared, judge, shares
+from monitor.core.judge import Pauses, Table, is_a_sellers, is_shared, judge, shares
 from monitor.model import Grade, Scope, State
 from tests.builders import NOW, SELLER, incident, minutes, rule, table, verdict
 
@@ -102,20 +102,35 @@ def tenants(*rows: tuple[str, int, int]):
     return table(*((Scope(ip="192.0.2.1", provider="yahoo", tenant=name), bad, total) for name, bad, total in rows))
 
 
+def shared(rows: Table) -> bool:
+    return is_shared(rule(pauses=Pauses.SHARED), rows, 0.05)
+
+
 def test_trouble_is_shared_when_three_tenants_are_bad_and_none_explains_half():
-    everybody = tenants(("a", 60, 100), ("b", 55, 100), ("c", 58, 100))
-    found = shares(everybody.scopes, everybody.bad, everybody.total, 0.05)
-    assert is_shared(rule(pauses=Pauses.SHARED), everybody, found)
+    assert shared(tenants(("a", 60, 100), ("b", 55, 100), ("c", 58, 100)))
 
 
 def test_trouble_is_not_shared_when_one_tenant_explains_half():
     one = tenants(("a", 600, 1000), ("b", 20, 100), ("c", 20, 100))
-    found = shares(one.scopes, one.bad, one.total, 0.05)
-    assert found[0] == ("a", pytest.approx(0.948, abs=0.01))
-    assert not is_shared(rule(pauses=Pauses.SHARED), one, found)
+    assert shares(one, 0.05)[0] == (one.scopes[0], pytest.approx(0.948, abs=0.01))
+    assert not shared(one)
 
 
 def test_mail_of_unknown_tenants_counts_as_nobodys():
-    unknown = tenants(("", 60, 100), ("b", 55, 100), ("c", 58, 100))
-    found = shares(unknown.scopes, unknown.bad, unknown.total, 0.05)
-    assert not is_shared(rule(pauses=Pauses.SHARED), unknown, found)
+    assert not shared(tenants(("", 60, 100), ("b", 55, 100), ("c", 58, 100)))
+
+
+@pytest.mark.parametrize(
+    ("explained", "known", "lasting", "sellers"),
+    [
+        ((("s07", 0.9),), {"s07"}, True, True),  # told already
+        ((("s07", 0.9),), set(), False, True),  # the seller's own rule may still see it
+        ((("s07", 0.9),), set(), True, False),  # it lasts, and nobody was told: in doubt we alert
+        ((("s07", 0.4),), {"s07"}, False, False),
+        ((("", 0.9),), {""}, False, False),
+        ((), set(), False, False),
+    ],
+)
+def test_an_ips_trouble_that_one_seller_explains_is_that_sellers(explained, known, lasting, sellers):
+    bad = verdict(scope=Scope(ip="192.0.2.1", provider="yahoo"), shares=explained)
+    assert is_a_sellers(bad, known, lasting=lasting) is sellers

@@ -93,6 +93,11 @@ def test_too_many_pauses_an_hour_are_refused():
     assert "6 pauses in the last hour" in refusal(proposal(), setting(log))
 
 
+def test_a_seller_is_not_paused_for_what_all_sellers_see():
+    cell = Scope(ip="192.0.2.1", provider="yahoo")
+    assert "other sellers see the same" in refusal(proposal(everybodys=cell), setting())
+
+
 def test_a_persons_key_is_respected():
     turned = pause(who="marta", deed=Deed.ALLOW, scope=Scope(tenant="s07"))
     assert "marta" in refusal(proposal(), setting([turned]))

@@ -63,6 +63,7 @@ def test_reading_and_releasing_lose_nothing_whatever_the_segments(
         for payload in payloads:
             spool.append(payload)
         spool.release(min(released, spool.last))
+        spool.release(min(released, spool.last))
         expected = [(place, payload) for place, payload in enumerate(payloads, 1) if place > after]
         kept = [frame for frame in expected if frame[0] > released]
         found = list(spool.read(after))

@@ -113,7 +113,7 @@ function limitLine(plot, limit) {
   ctx.font = `${12 * devicePixelRatio}px ${getComputedStyle(document.body).fontFamily}`;
   ctx.textAlign = "left";
   ctx.textBaseline = "alphabetic";
-  ctx.fillText(`tolerated ${percent(limit)}`, bbox.left + 6 * devicePixelRatio, y - 5 * devicePixelRatio);
+  ctx.fillText(`tolerated ${tick(limit)}`, bbox.left + 6 * devicePixelRatio, y - 5 * devicePixelRatio);
   ctx.restore();
 }
 

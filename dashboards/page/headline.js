@@ -1,15 +1,18 @@
 // The one sentence that answers, the three counts, and the line above them.
 import { el, mark, tag } from "./dom.js";
-import { containing, holds, refusal } from "./view.js";
-import { clock, count, lasting, moment, name, of, percent, plural, rateOf, ratio, subject, today } from "./words.js";
+import { containing, ended, holds, refusal } from "./view.js";
+import { clock, count, lasting, moment, name, of, percent, plural, rateOf, ratio, subject, tick, today } from "./words.js";
+
+const OLD = 90_000; // evidence that a newer look has not confirmed: held mail says nothing new
 
 /** "Seller s07's segment lapsed bounces 31 %, tolerated 10 %" as pieces; `most` letters of each name. */
-export function complaint(incident, most) {
-  const { state, rate, expected } = incident.evidence;
-  const [before, after] = rateOf(incident.rule).verb;
+export function complaint(incident, now, most) {
+  const { state, rate, expected, until } = incident.evidence;
+  const words = rateOf(incident.rule);
+  const [before, after] = now - Date.parse(until) > OLD ? words.past : words.verb;
   const value = state === "no data" ? NaN : rate;
   const kind = Number.isFinite(value) ? "hot" : "gone";
-  return [subject(incident.scope, { begin: true, most }), " ", before, el("span", { class: kind }, percent(value)), after, `, tolerated ${percent(expected)}`];
+  return [subject(incident.scope, { begin: true, most }), " ", before, el("span", { class: kind }, percent(value)), after, `, tolerated ${tick(expected)}`];
 }
 
 /** "paused until 10:21" as pieces. */
@@ -28,16 +31,17 @@ function onFire(view) {
   const lease = containing(worst, view);
   const { evidence } = worst;
   const others = view.incidents.length - 1;
+  const over = ended(worst, view);
   const why = refusal(worst)?.why;
   return {
     eyebrow: [tag("bad", "bad", worst.grade === "pause" ? "Pause grade" : "Alert grade"),
       lease && tag("pause", lease.deed === "pause" ? "pause" : "throttle", `${lasting(Date.parse(lease.until) - view.now, true)} left`),
       el("span", {}, `#${worst.id}, open ${lasting(view.now - Date.parse(worst.opened_at))}.`, others > 0 && ` ${plural(others, "more incident")} below.`)],
-    answer: [...complaint(worst, 40), "; ", lease ? el("span", { class: "held" }, hold(lease, view.now)) : "nothing is paused", "."],
+    answer: [...complaint(worst, view.now, 40), "; ", lease ? el("span", { class: "held" }, hold(lease, view.now)) : over ? ["its pause ended at ", moment(over.until, view.now)] : "nothing is paused", "."],
     more: [evidence.state === "no data" ? `No data: ${evidence.reason || "the sources are silent"}.` : [`${of(evidence.numerator, evidence.denominator)} ${rateOf(worst.rule).did} between `, moment(evidence.since, view.now), " and ", moment(evidence.until, view.now), "."],
       explained(evidence),
       !lease && why && ` Automation did not pause: ${why}.`],
-    title: `${plainly(complaint(worst, 24))} · Mailvane`,
+    title: `${plainly(complaint(worst, view.now, 24))} · Mailvane`,
   };
 }
 

@@ -2,8 +2,8 @@
 import { el, mark, tag } from "./dom.js";
 import { complaint, hold } from "./headline.js";
 import { highest, spark } from "./spark.js";
-import { about, containing, everySeries, holds, refusal } from "./view.js";
-import { chips, count, keyOf, lasting, moment, name, of, percent, plural, range, subject } from "./words.js";
+import { about, containing, ended, everySeries, holds, refusal } from "./view.js";
+import { chips, count, keyOf, lasting, moment, name, of, percent, plural, range, subject, tick } from "./words.js";
 
 const empty = (...words) => el("div", { class: "pad note stack" }, words.map((line) => el("p", {}, line)));
 const code = (text) => el("code", {}, text);
@@ -31,10 +31,10 @@ function fire(incident, view) {
   const blind = evidence.state === "no data";
   return el("li", { class: "bad", "data-key": `incident-${incident.id}` },
     el("span", { class: "m" }, mark("bad", "", `On fire, ${grade} grade`)),
-    el("div", { class: "say-it" }, el("b", {}, complaint(incident)), el("p", {}, done(incident, view)), shares(evidence)),
+    el("div", { class: "say-it" }, el("b", {}, complaint(incident, view.now)), el("p", {}, done(incident, view)), shares(evidence)),
     series ? spark(series, view, { top: highest([series]), limit: evidence.expected, lease: containing(incident, view) }) : el("span", { class: "spark" }),
     el("div", { class: blind ? "fig nodata" : "fig" }, el("b", { class: blind ? "none-t" : "bad-t" }, blind ? "no data" : percent(evidence.rate)),
-      el("span", {}, of(evidence.numerator, evidence.denominator)), el("br"), el("span", {}, `tolerated ${percent(evidence.expected)}`), el("br"),
+      el("span", {}, of(evidence.numerator, evidence.denominator)), el("br"), el("span", {}, `tolerated ${tick(evidence.expected)}`), el("br"),
       el("span", {}, `95${"\u202f"}% sure: ${range(evidence.lower, evidence.upper)}`)),
     el("div", { class: "who" }, chips(scope),
       el("span", {}, `#${incident.id}, rule `, name(incident.rule), ", ", grade, " grade, open since ", moment(incident.opened_at, view.now), ` (${lasting(view.now - Date.parse(incident.opened_at))}), seen `,
@@ -49,6 +49,8 @@ function done(incident, view) {
   }
   const no = refusal(incident);
   if (no) return ["Not paused: ", name(no.why, 300), "."];
+  const over = ended(incident, view);
+  if (over) return ["Its pause ended at ", moment(over.until, view.now), "; a new one takes new evidence."];
   return incident.grade === "pause" ? "Nothing is paused for it." : "Told, not paused: below the pause grade.";
 }
 

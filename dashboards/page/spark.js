@@ -28,13 +28,11 @@ function heldBy(lease, x, from, until) {
   return el("rect", { class: "held", x: x(begin), y: 0, width: Math.max(1, x(end) - x(begin)), height: HIGH });
 }
 
-// A minute that is missing breaks the line; a minute alone becomes a dot (a line of no length with round ends).
+// A minute that is missing breaks the line; a minute alone is a line as long as the minute.
 function trace(points, step, x, y) {
-  let before = -Infinity;
-  return points.map(([at, bad, total]) => {
-    const joined = at - before <= step;
-    before = at;
-    const here = `${x(at + step / 2)} ${y(bad / total)}`;
-    return joined ? `L${here}` : `M${here}l0 0`;
+  return points.map(([at, bad, total], i) => {
+    const height = y(bad / total);
+    if (at - points[i - 1]?.[0] <= step) return `L${x(at + step / 2)} ${height}`;
+    return points[i + 1]?.[0] - at <= step ? `M${x(at + step / 2)} ${height}` : `M${x(at)} ${height}H${x(at + step)}`;
   }).join("");
 }

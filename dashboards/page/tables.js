@@ -1,7 +1,7 @@
 // The top sellers and segments as a table of sparklines; the fleet as a map of IP by mailbox provider.
 import { el, mark, tag } from "./dom.js";
 import { highest, spark } from "./spark.js";
-import { burning, burningHere, cellState, front, held, recent } from "./view.js";
+import { burning, burningHere, cellState, front, held, partly, recent } from "./view.js";
 import { count, keyOf, moment, name, of, percent, rateOf, tenth } from "./words.js";
 
 const natural = new Intl.Collator("en", { numeric: true }).compare;
@@ -27,7 +27,8 @@ function sellerRow(series, view, top, shown) {
   const key = keyOf(scope);
   const incident = burning(scope, view), lease = held(scope, view);
   const now = recent(series, view);
-  const state = incident ? tag("bad", "bad", "on fire") : lease ? tag("pause", lease.deed === "pause" ? "pause" : "throttle", lease.deed === "pause" ? "paused" : "throttled") : "";
+  const part = !lease && partly(scope, view);
+  const state = incident ? tag("bad", "bad", "on fire") : lease ? tag("pause", lease.deed === "pause" ? "pause" : "throttle", lease.deed === "pause" ? "paused" : "throttled") : part ? tag("pause", "pause", "partly paused") : "";
   const figures = now.state === "rate" ? el("b", { class: incident && "bad-t" }, percent(now.rate))
     : el("span", { class: now.state === "no mail" ? "nomail" : "nodata" }, now.state);
   return el("tr", { class: incident ? "bad" : lease ? "pause" : false, "data-key": key },
@@ -36,7 +37,7 @@ function sellerRow(series, view, top, shown) {
     el("td", { class: "second" }, scope.segment ? name(scope.segment, 60) : el("span", { class: "muted" }, "no segment")),
     el("td", { class: "line" }, spark(series, view, { top, limit: burningHere(scope, view)?.evidence.expected, lease })),
     el("td", { class: "num" }, figures), el("td", { class: "num of" }, now.state === "rate" && of(now.numerator, now.denominator)),
-    el("td", { class: "state" }, state, incident && lease && el("span", { class: "pause-t" }, " paused until ", moment(lease.until, view.now))));
+    el("td", { class: "state" }, state, (lease || part) && el("span", { class: "pause-t" }, incident && (lease ? " paused" : " partly paused"), " until ", moment((lease ?? part).until, view.now))));
 }
 
 // ── Fleet

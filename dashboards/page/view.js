@@ -48,9 +48,19 @@ export function refusal(incident) {
   return last?.deed === "refuse" ? last : undefined;
 }
 
-/** The open incident whose scope has all of this one, and the lease that holds all of it. */
+/** The pause, throttle or reroute of an incident that is over, where nothing holds it now. */
+export const ended = (incident, { now }) =>
+  (incident.actions ?? []).filter((action) => HOLDS.has(action.deed) && Date.parse(action.until) <= now).at(-1);
+
+/** The open incident whose scope has all of this one. */
 export const burning = (scope, { incidents }) => incidents?.find((incident) => covers(incident.scope, scope));
-export const held = (scope, { leases }) => leases?.find((lease) => holds(lease) && covers(lease.scope, scope));
+// Receipts are protected, so that a pause names the stream: a series without one is held all the same.
+const anyStream = (scope) => ({ ...scope, stream: "" });
+/** The lease that holds this scope. */
+export const held = (scope, { leases }) => leases?.find((lease) => holds(lease) && covers(anyStream(lease.scope), scope));
+/** The lease that holds a part of a seller's segment, such as one campaign. */
+export const partly = ({ tenant, segment }, { leases }) =>
+  leases?.find((lease) => holds(lease) && tenant && lease.scope.tenant === tenant && (!lease.scope.segment || lease.scope.segment === segment));
 
 /** The same, where it is about the rate that is shown. */
 export const burningHere = (scope, view) => {
@@ -97,11 +107,11 @@ export function front(view, chosen) {
   return worst ?? view.flow;
 }
 
-/** Seconds from and to that the charts show: from the first mail, at least ten minutes, to the end of this minute. */
+/** Seconds from and to that the charts show: from the first mail, at least six minutes, to the end of this minute. */
 export function extent(view) {
   const until = (Math.floor(view.now / 1000 / MINUTE) + 1) * MINUTE;
   const first = view.volume?.length ? view.volume[0][0] : until;
-  return [Math.max(until - 30 * MINUTE, Math.min(first - MINUTE, until - 10 * MINUTE)), until];
+  return [Math.max(until - 30 * MINUTE, Math.min(first - MINUTE, until - 6 * MINUTE)), until];
 }
 
 /** The stretches of which nothing is known: minutes without any mail reported, and what is past the watermark. */

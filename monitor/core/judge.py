@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,6 +16,9 @@ from monitor.ports import Detector, Scores
 
 if TYPE_CHECKING:
     from monitor.ports import Ints
+
+
+HALF = 0.5  # of an excess: who explains so much is its cause
 
 
 class Pauses(StrEnum):
@@ -98,17 +101,17 @@ def silent(rule: Rule, scope: Scope, table: Table) -> Verdict:
     )
 
 
-def shares(scopes: Sequence[Scope], bad: Ints, total: Ints, expected: float) -> tuple[tuple[str, float], ...]:
-    """Each tenant's share of the excess over ``expected``, largest first; tenants without an excess are left out."""
-    excess = np.clip(bad - total * expected, 0, None)
+def shares(table: Table, expected: float) -> tuple[tuple[Scope, float], ...]:
+    """Each row's share of the excess over the rate ``expected``, largest first; rows without an excess are left out."""
+    excess = np.clip(table.bad - table.total * expected, 0, None)
     whole = float(excess.sum())
     if whole <= 0:
         return ()
     order = np.argsort(-excess, kind="stable")
-    return tuple((scopes[row].tenant, round(float(excess[row]) / whole, 4)) for row in order if excess[row] > 0)
+    return tuple((table.scopes[row], round(float(excess[row]) / whole, 4)) for row in order if excess[row] > 0)
 
 
-def is_shared(rule: Rule, by_tenant: Table, found: Sequence[tuple[str, float]]) -> bool:
+def is_shared(rule: Rule, by_tenant: Table, expected: float) -> bool:
     """Whether the trouble is everybody's: enough tenants are bad there, and none explains half of the excess.
 
     A tenant counts as bad when its lower bound is above the alert limit, whatever its volume: here the series as a
@@ -117,7 +120,20 @@ def is_shared(rule: Rule, by_tenant: Table, found: Sequence[tuple[str, float]]) 
     _, scores = rule.detector.step(None, by_tenant.bad, by_tenant.total)
     known = np.array([bool(scope.tenant) for scope in by_tenant.scopes], dtype=bool)
     bad = int(((scores.lower > scores.expected) & known).sum())
-    return bad >= rule.tenants and bool(found) and found[0][1] < 0.5
+    found = shares(by_tenant, expected)
+    return bad >= rule.tenants and bool(found) and found[0][1] < HALF
+
+
+def is_a_sellers(verdict: Verdict, known: Collection[str], *, lasting: bool) -> bool:
+    """Whether the bad verdict on an IP or provider only shows a seller's accident, which needs no incident of its own.
+
+    It does when one tenant explains half of the excess and has an incident already (``known``), or may still get one:
+    as long as the trouble is not ``lasting``, the seller's own rule has had no time to see enough mail.
+    """
+    if not verdict.shares or verdict.shares[0][1] < HALF:
+        return False
+    tenant = verdict.shares[0][0]
+    return bool(tenant) and (tenant in known or not lasting)
 
 
 def _verdict(rule: Rule, table: Table, scores: Scores, row: int) -> Verdict:

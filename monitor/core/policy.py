@@ -40,6 +40,7 @@ class Proposal:
     shared: bool = False
     share: float | None = None
     other_ips: int | None = None
+    everybodys: Scope | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,11 @@ def _protected(proposal: Proposal, setting: Setting) -> str:
     return f"the scope overlaps protected mail ({kept}) and cannot be narrowed"
 
 
+def _everybodys(proposal: Proposal, _setting: Setting) -> str:
+    where = proposal.everybodys
+    return f"other sellers see the same at {where}: the cause is there rather than with this one" if where else ""
+
+
 def _persons_key(proposal: Proposal, setting: Setting) -> str:
     for lease in setting.leases:
         if lease.by_person and lease.scope.covers(proposal.scope):
@@ -162,6 +168,7 @@ GUARDS: tuple[Guard, ...] = (
     _wider_than_measured,
     _old_evidence,
     _protected,
+    _everybodys,
     _persons_key,
     _held_share,
     _too_many,

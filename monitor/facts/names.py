@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 
 import numpy as np
@@ -16,7 +17,7 @@ _TENANTS = 20_000  # tenants, days and labels that are watched at a time; those 
 
 
 class NameLimit:
-    """What was named so far, by tenant and day. Not safe to use from several threads at once.
+    """What was named so far, by tenant and day; safe to use from many threads.
 
     ``folded`` counts the rows whose name became ``other``.
     """
@@ -24,12 +25,14 @@ class NameLimit:
     def __init__(self, most: int = 1000) -> None:
         self._most = most
         self._seen: OrderedDict[tuple[str, int, str], set[str]] = OrderedDict()
+        self._lock = threading.Lock()
         self.folded = 0
 
     def apply(self, table: pa.Table, days: npt.NDArray[np.int64]) -> pa.Table:
         """``table`` with the names that are too many replaced; ``days`` number the day of each row."""
-        for label in OWNED:
-            table = self._fold(table, label, days)
+        with self._lock:
+            for label in OWNED:
+                table = self._fold(table, label, days)
         return table
 
     def _fold(self, table: pa.Table, label: str, days: npt.NDArray[np.int64]) -> pa.Table:

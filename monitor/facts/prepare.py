@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import compress
+from itertools import compress, repeat
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,9 @@ class _Same(Sequence[Any]):
 
     def __getitem__(self, place: Any) -> Any:
         return self.value
+
+    def __iter__(self) -> Iterator[Any]:
+        return repeat(self.value, self._length)
 
 
 def _filled(batch: Batch) -> dict[str, Sequence[Any]]:

@@ -10,7 +10,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ class Facts:
         with self._reader() as client:
             return client.query_arrow(sql, parameters=parameters or None)
 
-    def stream(self, sql: str, **parameters: Any) -> Iterator[npt.NDArray[Any]]:
+    def stream(self, sql: str, **parameters: Any) -> Generator[npt.NDArray[Any]]:
         """The one column of an answer of any length, in pieces; holds a reader until it is read to its end or closed.
 
         Raises:
@@ -153,11 +153,10 @@ class Facts:
         Raises:
             FactsError: refused, and still so after ``tries`` if it was for want of memory, disk or merges.
         """
+        named = {"insert_deduplication_token": token}
         for attempt in range(1, tries + 1):
             try:
-                self._write(lambda client: client.insert_arrow(
-                    table, rows, settings={**_INSERT, "insert_deduplication_token": token}
-                ))  # fmt: skip
+                self._write(lambda client: client.insert_arrow(table, rows, settings=named))
             except FactsError as error:
                 if error.code not in (_OUT_OF_MEMORY, _DISK_FULL, _TOO_MANY_PARTS) or attempt == tries:
                     raise
@@ -173,7 +172,7 @@ class Facts:
         """
         self._write(lambda client: client.command(sql, parameters=parameters or None))
 
-    def _write(self, act: Any) -> None:
+    def _write(self, act: Callable[[Client], object]) -> None:
         with self._writing:
             if self._closing.is_set():
                 raise RuntimeError("the facts are closed")

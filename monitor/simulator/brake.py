@@ -65,9 +65,9 @@ class Brake:
             answer = _read(response.status, response.data, at)
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             self._failures += 1
-            if not self._silent:
+            if self._failures == _FAILURES and not self._silent:  # one late answer is only counted
                 log.warning("the brake does not answer, mail goes on", extra={"why": _why(error)})
-            self._silent = True
+                self._silent = True
             return None
         if self._silent:
             log.info("the brake answers again")

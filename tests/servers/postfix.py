@@ -6,8 +6,9 @@ import os
 import shutil
 import smtplib
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
@@ -90,14 +91,19 @@ class Postfix:
 
 
 @contextmanager
-def postfix(root: Path, next_port: int) -> Iterator[Postfix]:
-    """Start an instance under ``root`` that relays everything to 127.0.0.1:``next_port``."""
+def postfix(next_port: int) -> Iterator[Postfix]:
+    """Start an instance that relays everything to 127.0.0.1:``next_port``."""
     if os.geteuid() != 0 or not shutil.which("postfix", path="/usr/sbin:/usr/bin"):
         pytest.skip("real Postfix: needs root and the Debian package postfix")
-    port = free_port()
+    # Not below pytest's own directory, which only its owner may enter: Postfix's user must reach its queue.
+    with tempfile.TemporaryDirectory(prefix="mailvane-postfix-") as folder:
+        yield from _running(Path(folder), free_port(), next_port)
+
+
+def _running(root: Path, port: int, next_port: int) -> Iterator[Postfix]:
     for name in ("etc", "queue", "data", "log"):
         (root / name).mkdir(parents=True)
-    _let_through(root)
+    root.chmod(0o755)
     shutil.chown(root / "data", "postfix")
     (root / "etc/main.cf").write_text(_MAIN.format(root=root, next_port=next_port))
     (root / "etc/master.cf").write_text(_MASTER.format(port=port))
@@ -109,13 +115,6 @@ def postfix(root: Path, next_port: int) -> Iterator[Postfix]:
         yield Postfix(port, root / "log/mail.log")
     finally:
         subprocess.run([*control, "stop"], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
-
-
-def _let_through(root: Path) -> None:
-    """Postfix's own user must be able to walk down to its queue."""
-    for folder in (root, *root.parents):
-        with suppress(OSError):
-            folder.chmod(folder.stat().st_mode | 0o001)
 
 
 def _answers(port: int) -> bool:

@@ -1,0 +1,267 @@
+"""A Postfix log's bytes as columns of outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from collectors._grammar import ABOUT_A_RECIPIENT, EXPIRED, HEADER, PLAIN, STAMPED, USER, grammar
+from collectors._joins import Joins
+from collectors._labels import PARTS, UNKNOWN, Labels
+from collectors._lines import LIMIT, Lines
+from collectors._once import Once
+from collectors._relays import NOWHERE, Programs, Relays
+from collectors._stamps import Stamps
+from monitor.model import Batch, Kind, Rejected
+from monitor.scrub import scrub
+
+# What the replies say with which our pauses keep mail in the queue: such a line is neither a deferral nor evidence.
+MARKER = "paused by mailvane"
+NO_LOG_LINE = "no log line"
+INCOMPLETE = "incomplete status line"
+UNKNOWN_STATUS = "unknown status"
+TOO_LONG = f"line over {LIMIT // 1024} KiB"
+FIELDS = (
+    *("kind", "at", "sent_at", "attempt", "tries", "count", "ip", "provider"),
+    *("recipient", "message_id", "code", "dsn", "relay", "reply"),
+    *PARTS,
+)
+_KINDS = {
+    "sent": Kind.SENT.value,
+    "deferred": Kind.DEFERRED.value,
+    "bounced": Kind.BOUNCED.value,
+    "SOFTBOUNCE": Kind.DEFERRED.value,  # `soft_bounce = yes` keeps what it would have bounced
+}
+_PROBES = frozenset(
+    ("deliverable", "undeliverable", "undeliverable-but-not-cached")
+)  # address verification: no mail was sent
+_DEFERRED, _HELD, _EXPIRED = Kind.DEFERRED.value, Kind.HELD.value, Kind.EXPIRED.value
+_WAITS = frozenset((_DEFERRED, _HELD))
+_SAMPLE = 300
+_SLICE = 128 * 1024  # characters read at once: what they become still fits the processor's cache
+_LONGEST = 100 * 86_400.0  # seconds in the queue, Postfix's own limit; what goes beyond comes of a clock that was wrong
+# A short queue id may come again once its message is gone, a long one (it has a z) never does. The week of arrival
+# tells two messages apart. It turns on a Sunday at 03:37:11 UTC, when hardly a message arrives whose rounded delay
+# could put two lines about it into two weeks.
+_WEEK = 7 * 86_400 * 1_000_000
+_TURN = (3 * 86_400 + 3 * 3600 + 37 * 60 + 11) * 1_000_000
+_WEEKS = Once("@{}".format)
+
+
+Hit = tuple[str, ...]  # the groups of the grammar
+
+
+class Parser:
+    """Columns out of the bytes of a log, cut anywhere; what one line does not tell is joined from earlier ones.
+
+    The same bytes give the same rows however they are cut. ``last`` is the newest stamp at which a chunk ended, POSIX
+    microseconds, 0 before the first. With ``remembering`` each batch says what must be remembered to go on elsewhere.
+    """
+
+    def __init__(
+        self,
+        *,
+        stamps: Stamps,
+        labels: Labels,
+        programs: Programs,
+        relays: Relays,
+        joins: Joins,
+        users: bool = False,
+        headers: Iterable[str] = (),
+        host: str = "",
+        remembering: bool = False,
+        skipping: bool = False,
+        last: int = 0,
+    ) -> None:
+        self.last = last
+        self._lines = Lines(skipping=skipping)
+        self._find = grammar(users=users, headers=headers).findall
+        self._stamps, self._labels, self._relays = stamps, labels, relays
+        self._program_of, self._relay_of = programs.of, relays.of
+        self._joins = joins
+        self._host = host
+        self._remembering = remembering
+        self._begun = False
+        self._where = ""
+        self._rows: list[tuple[Any, ...]] = []
+        self._rejected: list[Rejected] = []
+
+    @property
+    def pending(self) -> int:
+        """Bytes read of a line whose end is still to come."""
+        return self._lines.pending
+
+    @property
+    def skipping(self) -> bool:
+        """Whether a line over the limit is under way."""
+        return self._lines.skipping
+
+    def feed(self, chunk: bytes, where: str = "") -> Batch:
+        """The outcomes in the lines that ``chunk`` completes, and what of them could not be read.
+
+        ``where`` names the source in what is rejected.
+        """
+        return self._batch(self._lines.push(chunk), where)
+
+    def finish(self, where: str = "") -> Batch:
+        """The same for a last line without an end, which nothing will complete."""
+        return self._batch(self._lines.finish(), where)
+
+    def resume(self, now: datetime) -> None:
+        """The clock has moved on, and the bytes that are ``pending`` will be fed again."""
+        self._stamps.move(now)
+        self._lines.rewind()
+
+    def gap(self) -> None:
+        """Lines before the next chunk were lost."""
+        self._joins.gap()
+        self._begun = False
+
+    def _batch(self, whole: bytes, where: str) -> Batch:
+        self._where, self._rows, self._rejected = where, [], []
+        for _ in range(self._lines.dropped):
+            self._reject(TOO_LONG, "")
+        self._lines.dropped = 0
+        if whole:
+            text = whole.decode("utf-8", "replace")
+            self._read(text.replace("\r\n", "\n") if "\r" in text else text)
+        columns = zip(*self._rows, strict=True) if self._rows else ((),) * len(FIELDS)
+        remember = self._joins.changes() if self._remembering else {}
+        self._joins.settle()
+        return Batch(dict(zip(FIELDS, columns, strict=True)), remember=remember, rejected=self._rejected)
+
+    def _read(self, text: str) -> None:
+        self._begin(text)
+        start = 0
+        while start < len(text):
+            end = text.rfind("\n", start, start + _SLICE) + 1 or text.find("\n", start) + 1
+            self._read_lines(text[start:end])
+            start = end
+        self._end(text)
+
+    def _read_lines(self, text: str) -> None:
+        stamps, of_sender = self._stamps, self._labels.of_sender
+        taken_up, removed, outcome = self._joins.taken_up, self._joins.removed, self._outcome
+        for hit in self._find(text):
+            stamp, logged, program, queue_id, recipient, _, _, _, _, _, _, sender, other, odd = hit
+            if not queue_id:
+                self._odd(odd)
+            elif at := stamps.get(stamp) or self._at(stamp):
+                host = self._host or logged
+                name = f"{host}/{queue_id}"
+                if recipient:
+                    outcome(at, host, name, hit)
+                elif other == "removed":
+                    removed(name)
+                elif not other:
+                    taken_up(host, name, of_sender[sender], at)
+                else:
+                    self._other(at, host, name, program, other)
+
+    def _outcome(self, at: int, host: str, name: str, hit: Hit) -> None:
+        _, _, program, queue_id, recipient, relay, delay, dsn, status, code, reply, _, _, _ = hit
+        kind = _KINDS.get(status)
+        if kind is None:
+            if status not in _PROBES:
+                self._reject(UNKNOWN_STATUS, f"{program}: status={status} ({reply}")
+            return
+        ip, house, repeats = self._program_of[program]
+        place = self._relay_of[relay]
+        if place is NOWHERE:
+            place = self._relays.tried(reply)
+            if kind == _DEFERRED and MARKER in reply:
+                kind = _HELD
+        host_there, provider, internal = place
+        if house or internal:
+            return
+        waited = float(delay)
+        sent_at = at - int(waited * 1e6) if 0 <= waited <= _LONGEST else at
+        tries = at // 1000 if kind in _WAITS else 0
+        message = self._joins.get(name)
+        attempt, names = 0, UNKNOWN
+        if message:
+            names = message.names
+            if repeats:
+                ip = message.ip or ip
+            if kind != _HELD:
+                attempt = self._joins.attempt(host, name, message, sent_at)
+            if tries:
+                self._joins.waits(name, message, sent_at, ip, provider)
+        self._rows.append(
+            (
+                kind,
+                at,
+                sent_at,
+                attempt,
+                tries,
+                1,
+                ip,
+                provider,
+                recipient[1:-1] if recipient[0] == "<" else recipient,
+                name if "z" in queue_id else name + _WEEKS[(sent_at - _TURN) // _WEEK],
+                int(code or 0),
+                dsn,
+                host_there,
+                reply.removesuffix(")"),
+                *self._labels.whole[names],
+            )
+        )
+
+    def _other(self, at: int, host: str, name: str, program: str, line: str) -> None:
+        if EXPIRED.match(line):
+            self._expired(at, name, program)
+        elif found := USER.match(line):
+            self._joins.told(host, name, self._labels.of_user(found[1]), at)
+        elif found := HEADER.match(line):
+            self._joins.told(host, name, self._labels.of_header(found[1], found[2]), at)
+
+    def _expired(self, at: int, name: str, program: str) -> None:
+        message = self._joins.get(name)
+        ip = self._program_of[program].address
+        known = (message.arrived or at, 0, 0, message.left or 1, message.ip or ip, message.provider) if message else ()
+        names = message.names if message else UNKNOWN
+        queue_id = name.rpartition("/")[2]
+        self._rows.append(
+            (
+                *(_EXPIRED, at, *(known or (at, 0, 0, 1, ip, ""))),
+                *("", name if "z" in queue_id else name + _WEEKS[(at - _TURN) // _WEEK], 0, "", "", ""),
+                *self._labels.whole[names],
+            )
+        )
+
+    def _at(self, stamp: str) -> int:
+        try:
+            return self._stamps[stamp]
+        except ValueError as error:
+            self._reject(str(error), stamp)
+            return 0
+
+    def _begin(self, text: str) -> None:
+        if not self._begun:
+            host, at = self._stamp(text, 0)
+            if at:
+                self._joins.began(self._host or host, at)
+        self._begun = True
+
+    def _end(self, text: str) -> None:
+        _, at = self._stamp(text, text.rfind("\n", 0, -1) + 1)
+        self.last = max(self.last, at)
+
+    def _stamp(self, text: str, start: int) -> tuple[str, int]:
+        # The host and time of one line. Whether that line is refused is decided when its turn comes.
+        found = STAMPED.match(text, start)
+        with suppress(ValueError):
+            return (found[2], self._stamps[found[1]]) if found else ("", 0)
+        return "", 0
+
+    def _odd(self, line: str) -> None:
+        if not PLAIN.match(line):
+            if line.strip():
+                self._reject(NO_LOG_LINE, line)
+        elif ABOUT_A_RECIPIENT.match(line):
+            self._reject(INCOMPLETE, line)
+
+    def _reject(self, why: str, sample: str) -> None:
+        self._rejected.append(Rejected(why, self._where, scrub(sample.rstrip(), _SAMPLE)))
