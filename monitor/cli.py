@@ -212,7 +212,13 @@ def import_sendlog(
     with _worded():
         settings = _settings(config)
         summary = importing.sendlog(
-            files, settings=settings, data=data or settings.service.data, timezone=timezone, now=now, source=source
+            files,
+            settings=settings,
+            data=data or settings.service.data,
+            timezone=timezone,
+            now=now,
+            source=source,
+            clock=_now,
         )
         click.echo(summary.json() if as_json else summary.text())
 
@@ -258,12 +264,11 @@ def _ledger(config: Path | None) -> Iterator[Any]:
 @contextmanager
 def _worded() -> Iterator[None]:
     """What the world or the user did wrong, in one line; our own mistakes keep their traceback."""
-    from monitor.facts.errors import DirectoryInUse
-    from monitor.hand import HandError
+    from monitor.errors import UserError
 
     try:
         yield
-    except (HandError, DirectoryInUse, OSError, ValueError) as error:
+    except (UserError, OSError, ValueError) as error:
         if logging.getLogger().isEnabledFor(logging.DEBUG):
             raise
         raise click.ClickException(str(error)) from error

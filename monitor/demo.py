@@ -52,7 +52,7 @@ def run(*, port: int, seed: int, incidents: Sequence[str], data: Path | None) ->
         _introduce(url, where, describe(planned))
         marketplace.start()
         try:
-            serving.serve(settings, demo=True, bound=listener)
+            serving.serve(settings, demo=True, bound=listener, closing=stop.set)
         finally:
             stop.set()
             marketplace.join()

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from monitor.core.leases import active
+from monitor.errors import UserError
 from monitor.ledger import actions
 from monitor.model import LABELS, Action, Deed, Scope, named
 
@@ -16,7 +17,7 @@ ALLOW_FOR = timedelta(hours=24)
 LONGEST = timedelta(days=31)  # a pause always ends; what should be for ever belongs into the dispatcher
 
 
-class HandError(ValueError):
+class HandError(UserError):
     """What was asked for can't be done; the message says why and what to do."""
 
 

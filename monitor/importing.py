@@ -6,10 +6,9 @@ import gzip
 import json
 import sys
 import threading
-import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -20,13 +19,14 @@ import click
 
 from collectors.sendlog import Sendlog
 from monitor.config import Settings
+from monitor.errors import UserError
 from monitor.model import Batch, Kind
 
 CHUNK = 4 << 20  # bytes
 NODE = "import"
 
 
-class ImportFailed(Exception):  # noqa: N818  # it reads so where it is raised
+class ImportFailed(UserError):  # noqa: N818  # it reads so where it is raised
     """A file can't be read to its end; the message names it and says what was kept."""
 
 
@@ -70,7 +70,7 @@ class Summary:
             f"{self.lines:,} lines in {self.seconds:.1f} s{pace}",
             f"{self.events:,} outcomes: {self.counted:,} counted, {self.duplicates:,} known already",
         ]
-        told += [f"  not read: {count:,} × {why}" for why, count in self.rejected.most_common()]
+        told += [f"  not read: {count:,} of {why}" for why, count in self.rejected.most_common()]
         kinds = [kind for kind in Kind if any(kind in row for row in self.hours.values())]
         told += ["", f"in the store, by hour ({self.timezone})".ljust(36) + "".join(f"{kind:>10}" for kind in kinds)]
         told += [
@@ -81,7 +81,14 @@ class Summary:
 
 
 def sendlog(
-    files: Sequence[Path], *, settings: Settings, data: Path, timezone: str, now: datetime | None, source: str
+    files: Sequence[Path],
+    *,
+    settings: Settings,
+    data: Path,
+    timezone: str,
+    now: datetime | None,
+    source: str,
+    clock: Callable[[], datetime],
 ) -> Summary:
     """Import Postfix logs, oldest first, into the store under ``data``.
 
@@ -89,12 +96,12 @@ def sendlog(
         ImportFailed: a file can't be read; what was read before it is kept.
         DirectoryInUse: a service runs on that store.
     """
-    began = time.monotonic()
+    began = clock()
     configured = settings.collectors.get(source)
-    base = configured if isinstance(configured, Sendlog) else Sendlog(path=files[0])
-    parser = base.model_copy(update={"timezone": timezone}).parser(now or datetime.now(UTC))
+    known = configured.model_dump() if isinstance(configured, Sendlog) else {"path": files[0]}
+    parser = Sendlog.model_validate({**known, "timezone": timezone}).parser(now or began)
     summary = Summary(timezone)
-    with _stores(data) as stores:
+    with _road(data, began) as stores:
         for file in files:
             for chunk in _chunks(file):
                 summary.lines += chunk.count(b"\n")
@@ -105,15 +112,16 @@ def sendlog(
         if last:
             stores.take(replace(Batch({}), watermark=last), source, summary)
         stores.finish(summary)
-    summary.seconds = time.monotonic() - began
+    summary.seconds = (clock() - began).total_seconds()
     return summary
 
 
 class _Road:
     """The stores, opened beside the reading: what is read before they are open waits."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, now: datetime) -> None:
         self._data = data
+        self._now = now
         self._error: BaseException | None = None
         self._opened = ExitStack()
         self._opener = threading.Thread(target=self._open, name="open")
@@ -122,7 +130,7 @@ class _Road:
 
     def _open(self) -> None:
         # Loaded here: the engine takes as long to load as a million lines take to read.
-        from monitor.service import Stores  # noqa: PLC0415
+        from monitor.stores import Stores  # noqa: PLC0415
 
         try:
             self._stores = Stores(self._data)
@@ -151,7 +159,7 @@ class _Road:
                 self._stores.keyring,
                 source=source,
                 node=NODE,
-                now=datetime.now(UTC),
+                now=self._now,
                 bounds=None,
                 imported=True,
             )
@@ -167,8 +175,8 @@ class _Road:
         summary.counted, summary.duplicates = applier.tally.applied, applier.tally.duplicates
         for hour, kind, count in queries.by_hour(facts, summary.timezone):
             summary.hours.setdefault(f"{hour:%Y-%m-%d %H}:00", {})[kind] = count
-        for kind in {kind for row in summary.hours.values() for kind in row}:
-            summary.distinct[kind] = queries.distinct_messages(facts, Kind(kind))
+        for told in {name for row in summary.hours.values() for name in row}:
+            summary.distinct[told] = queries.distinct_messages(facts, Kind(told))
 
     def close(self) -> None:
         self._opener.join()
@@ -176,8 +184,8 @@ class _Road:
 
 
 @contextmanager
-def _stores(data: Path) -> Iterator[_Road]:
-    road = _Road(data)
+def _road(data: Path, now: datetime) -> Iterator[_Road]:
+    road = _Road(data, now)
     try:
         yield road
     finally:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,20 +82,48 @@ def append(spool: Spool, rows: pa.Table, progress: Progress) -> int:
 
 
 def memory(spool: Spool, ledger: Engine, source: str, node: str) -> Memory:
-    """Where a source stands, with all that is on disk and not yet applied."""
+    """Where a source stands, with all that is on disk and not yet applied.
+
+    What it remembers is read when it is first asked for: it may be much, and a collector that runs on needs none of it.
+    """
     # The spool first: what is applied and gone from it meanwhile is in the ledger that is read then.
     with ledger.connect().execution_options(reads=True) as conn:
         before, _ = journal.position(conn)
     waiting = [(sequence, progress_of(payload)) for sequence, payload in spool.read(before)]
+    mine = [(sequence, told) for sequence, told in waiting if told and (told.source, told.node) == (source, node)]
     with ledger.connect().execution_options(reads=True) as conn:
         committed, _ = journal.position(conn)
-        cursor, known = journal.memory(conn, source, node)
-    remembers = dict(known)
-    for sequence, told in waiting:
-        if sequence > committed and told and (told.source, told.node) == (source, node):
-            cursor = told.cursor
-            remembers.update(told.remember)
-    return Memory(cursor, {name: value for name, value in remembers.items() if value is not None})
+        cursor = journal.cursor(conn, source, node)
+    newer = [told for sequence, told in mine if sequence > committed]
+
+    def remembers() -> Mapping[str, Any]:
+        with ledger.connect().execution_options(reads=True) as conn:
+            found = dict(journal.remembered(conn, source, node))
+        for _, told in mine:
+            found.update(told.remember)
+        return {name: value for name, value in found.items() if value is not None}
+
+    return Memory(newer[-1].cursor if newer else cursor, _Later(remembers))
+
+
+class _Later(Mapping[str, Any]):
+    """A mapping that is made when it is first looked into."""
+
+    def __init__(self, make: Callable[[], Mapping[str, Any]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> Mapping[str, Any]:
+        return self._make()
+
+    def __getitem__(self, name: str) -> Any:
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 @dataclass(slots=True)

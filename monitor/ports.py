@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from monitor.model import Action, Batch, Incident, Lease, Scope
 
@@ -85,7 +85,7 @@ class Receiver(Source):
 class Collector(Source):
     """Reads one source, ``every`` so often."""
 
-    every: Duration = timedelta(seconds=1)
+    every: Duration = Field(timedelta(seconds=1), description="how often it is read")
 
     @abstractmethod
     def collect(self, memory: Memory, now: datetime) -> Iterator[Batch]:

@@ -7,7 +7,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,29 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
-from sqlalchemy import Engine
 
+from collectors.sendlog import learnt
 from monitor import pipeline, tell
 from monitor.config import Settings
 from monitor.core.leases import active
 from monitor.cycle import Cycle, complete_to
-from monitor.facts import retention, schema
+from monitor.facts import retention
 from monitor.facts.names import NameLimit
-from monitor.facts.store import Facts
 from monitor.gate import Gate, utc_now
-from monitor.keyring import Keyring
-from monitor.ledger import actions, incidents, journal, notices
-from monitor.ledger.db import open_ledger
+from monitor.ledger import actions, incidents, journal, notices, providers
 from monitor.model import Batch, Deed, Rejected
-from monitor.pipeline import Applier
 from monitor.ports import Collector, PluginError
-from monitor.spool import Spool
+from monitor.stores import Stores
 from monitor.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
 VERSION = version("mailvane")
 FUTURE = timedelta(minutes=10)  # how far a peer's clock may run ahead of ours
+LEARNT = 100_000  # recipient domains kept in memory; a domain beyond costs one more write
 STALE = timedelta(minutes=5)  # a source that said nothing for so long is shown as stale
 
 
@@ -53,30 +50,6 @@ class Health:
     def set_aside(self, source: str, items: list[Rejected]) -> None:
         """Keep the newest hundred."""
         self.aside = [*self.aside, *((source, item) for item in items)][-100:]
-
-
-class Stores:
-    """Keyring, spool, facts and ledger of one data directory, opened together."""
-
-    def __init__(self, data: Path, spool_limit: int = 4 << 30) -> None:
-        data.mkdir(parents=True, exist_ok=True)
-        data.chmod(0o700)
-        with ExitStack() as opened:
-            self.facts = Facts.open(f"chdb://{data / 'facts'}")
-            opened.callback(self.facts.close)
-            schema.migrate(self.facts)
-            self.keyring = Keyring.open(data / "keyring")
-            opened.callback(self.keyring.close)
-            self.spool = Spool(data / "spool", max_bytes=spool_limit)
-            opened.callback(self.spool.close)
-            self.ledger: Engine = open_ledger(data / "ledger.sqlite")
-            opened.callback(self.ledger.dispose)
-            self.applier = Applier(self.spool, self.facts, self.ledger, dead_letters=data / "dead-letters")
-            self._opened = opened.pop_all()
-
-    def close(self) -> None:
-        """In the reverse order of opening."""
-        self._opened.close()
 
 
 class Core:
@@ -94,6 +67,7 @@ class Core:
         self.teller = tell.Teller(settings.alerts, self.stores.ledger, self._alert_failed)
         self.token = token(settings.token_file)
         self._names = NameLimit()
+        self._learnt: dict[str, str] = {}
         self._stop = threading.Event()
         self._scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
         self._threads: list[threading.Thread] = []
@@ -195,6 +169,7 @@ class Core:
         try:
             for batch in source.collect(memory, self.clock()):
                 self.take(name, batch)
+                self._learn(batch)
                 if self._stop.is_set():
                     break
         except PluginError as error:
@@ -203,6 +178,19 @@ class Core:
             log.warning("source not readable", extra={"source": name, "error": str(error)})
         else:
             self.health.errors.pop(f"collector.{name}", None)
+
+    def _learn(self, batch: Batch) -> None:
+        """Which provider a recipient domain's mail went to: known to the gate, which knows no relay."""
+        if "recipient" not in batch.columns or "provider" not in batch.columns:
+            return
+        new = {domain: name for domain, name in learnt(batch.columns).items() if self._learnt.get(domain) != name}
+        if not new:
+            return
+        if len(self._learnt) > LEARNT:
+            self._learnt.clear()
+        self._learnt.update(new)
+        with self.stores.ledger.begin() as conn:
+            providers.learn(conn, new, self.clock())
 
     def _expire(self) -> None:
         kept = self.settings.retention

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 import uvicorn
 
@@ -12,14 +13,20 @@ from monitor.config import Settings
 from monitor.service import Core
 
 
-def serve(settings: Settings, *, demo: bool = False, bound: socket.socket | None = None) -> None:
-    """Run until a signal comes; the core is stopped in order before it returns."""
+def serve(
+    settings: Settings,
+    *,
+    demo: bool = False,
+    bound: socket.socket | None = None,
+    closing: Callable[[], None] = lambda: None,
+) -> None:
+    """Run until a signal comes; the core is stopped in order before it returns, and ``closing`` is called before."""
     logs.set_up()
     host, port = settings.service.listen
     listener = bound or bind(host, port)
     core = Core(settings)
     config = uvicorn.Config(
-        build(core, demo=demo),
+        build(core, demo=demo, closing=closing),
         log_config=None,
         access_log=False,
         loop="uvloop",

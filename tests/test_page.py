@@ -210,6 +210,22 @@ def test_refusals_are_shown_with_their_reason_and_how_often(look):
     assert "Marta Zielińska resumed seller s11's segment active" in told
 
 
+def test_a_pause_of_one_stream_holds_the_segment_that_it_names(look):
+    tab = look("fire")
+    row = tab.text("#sellers tbody tr:first-child")
+    assert re.search(r"s07\s+lapsed", row)
+    assert f"paused until {local(tab.api.scene.start + timedelta(minutes=7))}" in row
+    assert "paused" in tab.text("#series footer")
+
+
+def test_an_ended_pause_is_said_and_old_evidence_is_told_as_past(look):
+    tab = look("ended")
+    ended = local(tab.api.scene.start - timedelta(seconds=30))
+    assert tab.text("h1") == f"Seller s07's segment lapsed bounced 31 %, tolerated 10 %; its pause ended at {ended}."
+    assert "a new one takes new evidence" in tab.text('[data-key="incident-12"]')
+    assert "Nothing is paused." in tab.text("#paused")
+
+
 def test_a_dry_run_is_said_plainly(look):
     tab = look("dry-run")
     assert "Dry run: nothing is paused by itself" in tab.text("#bar")

@@ -391,10 +391,10 @@ def test_a_long_batch_becomes_frames_of_which_the_last_moves_the_source(road: Ro
     applier = road.applier()
     assert applier.step() == 100_000
     with road.ledger.connect() as conn:
-        assert journal.memory(conn, "log", "n")[0] == {}
+        assert journal.cursor(conn, "log", "n") == {}
     assert applier.step() == 20_000
     with road.ledger.connect() as conn:
-        assert journal.memory(conn, "log", "n")[0] == {"offset": 7}
+        assert journal.cursor(conn, "log", "n") == {"offset": 7}
 
 
 def test_the_applier_applies_what_comes_until_it_is_stopped(road: Road) -> None:

@@ -1,6 +1,6 @@
 // The two charts: a rate each minute, and mail each minute by outcome. uPlot draws; the colours are the tokens'.
 import { el, show } from "./dom.js";
-import { drawable, extent, held, unknown } from "./view.js";
+import { drawable, extent, pauses, unknown } from "./view.js";
 import { clock, count, keyOf, known, of, percent, rateOf, ratio, subject, tick } from "./words.js";
 
 const LINES = 12; // as many as are in the table; the slots stay, so that a chart is never built anew
@@ -74,8 +74,8 @@ function tell(plot, tip, hover) {
 
 const tipRow = (label, value, kind = "") => el("div", { class: `tip-row ${kind}`.trim() }, el("span", {}, label), el("b", {}, value));
 
-/** Hatches what is not known, and shades where a lease holds the series in front; the running minute has a line. */
-function ground(plot, view, lease) {
+/** Hatches what is not known, and shades where the series in front was or is held; the running minute has a line. */
+function ground(plot, view, stretches = []) {
   const { ctx, bbox } = plot;
   const x = (at) => plot.valToPos(at, "x", true);
   ctx.save();
@@ -84,8 +84,7 @@ function ground(plot, view, lease) {
   ctx.clip();
   ctx.fillStyle = hatch(ctx, "none-hatch");
   for (const [a, b] of unknown(view)) ctx.fillRect(x(a), bbox.top, x(b) - x(a), bbox.height);
-  if (lease) {
-    const begin = x(Date.parse(lease.since) / 1000), end = x(Date.parse(lease.until) / 1000);
+  for (const [begin, end] of stretches.map((stretch) => stretch.map(x))) {
     ctx.fillStyle = colour("pause-wash");
     ctx.fillRect(begin, bbox.top, end - begin, bbox.height);
     ctx.fillStyle = colour("pause-mark");
@@ -134,7 +133,7 @@ export function rateChart(place) {
     series: [...grey, all, first],
     y: () => [0, state?.top ?? 0.05],
     axes: { values: (u, at) => at.map(tick) },
-    under: (u) => state && ground(u, state.view, state.lease),
+    under: (u) => state && ground(u, state.view, state.stretches),
     over: (u) => state?.incident && limitLine(u, state.incident.evidence.expected),
     hover: (i, at) => rateTip(state, at),
   });
@@ -156,7 +155,7 @@ function rateState(view, series, incident) {
   const heights = [series, view.flow, ...others].flatMap((one) => one?.points ?? []).filter(([minute, , total]) => minute >= at[0] && total >= 20).map(([, bad, total]) => bad / total);
   const tolerated = incident?.evidence.expected ?? 0;
   return {
-    view, series, incident, others, lease: series && held(series.scope, view), top: Math.max(0.05, tolerated * 1.25, ...heights.map((rate) => rate * 1.12)),
+    view, series, incident, others, stretches: series ? pauses(series.scope, view) : [], top: Math.max(0.05, tolerated * 1.25, ...heights.map((rate) => rate * 1.12)),
     rows: [...Array.from({ length: LINES }, (_, i) => column(others[i])), column(view.flow), column(series)],
   };
 }
@@ -177,7 +176,7 @@ function rateTip({ view, series, others }, at) {
 /** A chart of mail each minute, its outcomes stacked. */
 export function volumeChart(place) {
   let state = null;
-  const bars = uPlot.paths.bars({ size: [0.86, 60], gap: 1 });
+  const bars = uPlot.paths.bars({ size: [0.86, 160], gap: 1 });
   const fill = { sent: (u) => colour("chart-alt"), deferred: (u) => hatch(u.ctx, "warn-mark", "surface"), bounced: () => colour("bad-mark"), complaints: () => colour("bad-ink"), held: (u) => hatch(u.ctx, "pause-mark", "pause-wash") };
   const series = OUTCOMES.toReversed().map(([outcome, token]) => ({ stroke: () => colour(token), width: 0, fill: fill[outcome], paths: bars, points: { show: false } }));
   const { plot, paint } = base(place, {

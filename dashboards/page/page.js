@@ -4,7 +4,7 @@ import { el, mark, show, tag } from "./dom.js";
 import { answer, bar, head, spoken, stats } from "./headline.js";
 import { did, failed, fires, paused, sources } from "./panels.js";
 import { arrow, fleet, sellers } from "./tables.js";
-import { burningHere, front, holds, recent, viewOf } from "./view.js";
+import { burningHere, front, holds, pauses, recent, viewOf } from "./view.js";
 import { keyOf, moment, of, percent, rateOf, subject } from "./words.js";
 
 const EVERY = 2000;
@@ -40,7 +40,7 @@ async function ask(one) {
     const told = await reply.json();
     if (url !== one.url()) return; // the reader chose another rate meanwhile
     Object.assign(one, { answer: told, failing: null, why: "" });
-    if (one === feeds.status) ahead = Date.parse(told.now) - Date.now();
+    if (one === feeds.status) ahead = Date.parse(told.now) - Date.now() || 0;
     one.at = clockNow();
   } catch (problem) {
     one.failing ??= clockNow();
@@ -54,9 +54,9 @@ async function poll(everything = false) {
   const due = Object.values(feeds).filter((one) => everything || one.answer === null || mine % one.each === 0);
   await Promise.all(due.map(ask));
   if (mine !== round) return;
+  if (!document.hidden) timer = setTimeout(poll, EVERY); // before showing: one odd answer must not end the asking
   render();
   drawCharts();
-  if (!document.hidden) timer = setTimeout(poll, EVERY);
 }
 
 // ── What is shown
@@ -134,7 +134,7 @@ function chartWords(seen, down) {
     first !== seen.flow && el("span", {}, el("i", { class: "sw dash" }), "all mail"), el("span", {}, el("i", { class: "sw thin" }), "other sellers and segments"),
     ui.chosen && el("button", { class: "btn quiet small", type: "button", "data-act": "unpick" }, "Back to the worst"));
   show($("volume-legend"), volumeLegend(seen));
-  show(slot("series", "foot"), el("span", {}, `${rateOf(ui.rate).title}: ${rateOf(ui.rate).of}, minute by minute.`), el("span", {}, el("i", { class: "sw hatch" }), "no data"), first && Boolean(seen.leases?.length) && el("span", {}, el("i", { class: "sw held" }), "a pause in force"));
+  show(slot("series", "foot"), el("span", {}, `${rateOf(ui.rate).title}: ${rateOf(ui.rate).of}, minute by minute.`), el("span", {}, el("i", { class: "sw hatch" }), "no data"), first && pauses(first.scope, seen).length > 0 && el("span", {}, el("i", { class: "sw held" }), "paused"));
 }
 
 let charts;

@@ -32,7 +32,7 @@ function fire(incident, view) {
   return el("li", { class: "bad", "data-key": `incident-${incident.id}` },
     el("span", { class: "m" }, mark("bad", "", `On fire, ${grade} grade`)),
     el("div", { class: "say-it" }, el("b", {}, complaint(incident, view.now)), el("p", {}, done(incident, view)), shares(evidence)),
-    series ? spark(series, view, { top: highest([series]), limit: evidence.expected, lease: containing(incident, view) }) : el("span", { class: "spark" }),
+    series ? spark(series, view, { top: highest([series]), limit: evidence.expected }) : el("span", { class: "spark" }),
     el("div", { class: blind ? "fig nodata" : "fig" }, el("b", { class: blind ? "none-t" : "bad-t" }, blind ? "no data" : percent(evidence.rate)),
       el("span", {}, of(evidence.numerator, evidence.denominator)), el("br"), el("span", {}, `tolerated ${tick(evidence.expected)}`), el("br"),
       el("span", {}, `95${"\u202f"}% sure: ${range(evidence.lower, evidence.upper)}`)),

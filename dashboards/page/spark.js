@@ -1,6 +1,6 @@
 // A small line of a rate over the time that the charts show, as SVG: lengths that depend on data are attributes.
 import { el } from "./dom.js";
-import { drawable, extent, unknown } from "./view.js";
+import { drawable, extent, pauses, unknown } from "./view.js";
 import { percent } from "./words.js";
 
 const WIDE = 116, HIGH = 34;
@@ -8,14 +8,14 @@ const WIDE = 116, HIGH = 34;
 /** The highest rate that sparklines of these series have to show; minutes with next to no mail don't count. */
 export const highest = (seriesList) => Math.max(0.05, ...seriesList.flatMap(({ points }) => points.filter(([, , total]) => total >= 20).map(([, bad, total]) => bad / total)));
 
-/** `top` is the rate at the upper edge, `limit` the tolerated rate, `lease` what holds this series. */
-export function spark(series, view, { top, limit, lease }) {
+/** `top` is the rate at the upper edge, `limit` the tolerated rate. */
+export function spark(series, view, { top, limit }) {
   const [from, until] = extent(view);
   const x = (at) => Math.round(((at - from) / (until - from)) * WIDE * 10) / 10;
   const y = (rate) => Math.round((HIGH - 2 - Math.min(1, rate / top) * (HIGH - 5)) * 10) / 10;
   const drawn = [];
   for (const [a, b] of unknown(view)) drawn.push(el("rect", { class: "unknown", x: x(a), y: 0, width: x(b) - x(a), height: HIGH, fill: "url(#hatch)" }));
-  if (lease) drawn.push(heldBy(lease, x, from, until));
+  for (const [a, b] of pauses(series.scope, view)) if (b > from && a < until) drawn.push(heldIn(x(Math.max(from, a)), x(Math.min(until, b))));
   if (limit > 0 && limit < top) drawn.push(el("line", { class: "limit", x1: 0, x2: WIDE, y1: y(limit), y2: y(limit) }));
   drawn.push(el("path", { d: trace(drawable(series, view).filter(([at]) => at >= from), view.step, x, y) }));
   const last = drawable(series, view).at(-1);
@@ -23,10 +23,7 @@ export function spark(series, view, { top, limit, lease }) {
   return el("svg", { class: "spark", viewBox: `0 0 ${WIDE} ${HIGH}`, width: WIDE, height: HIGH, preserveAspectRatio: "none", role: "img", "aria-label": say }, drawn);
 }
 
-function heldBy(lease, x, from, until) {
-  const begin = Math.max(from, Date.parse(lease.since) / 1000), end = Math.min(until, Date.parse(lease.until) / 1000);
-  return el("rect", { class: "held", x: x(begin), y: 0, width: Math.max(1, x(end) - x(begin)), height: HIGH });
-}
+const heldIn = (begin, end) => el("rect", { class: "held", x: begin, y: 0, width: Math.max(1, end - begin), height: HIGH });
 
 // A minute that is missing breaks the line; a minute alone is a line as long as the minute.
 function trace(points, step, x, y) {

@@ -1,7 +1,7 @@
 // The top sellers and segments as a table of sparklines; the fleet as a map of IP by mailbox provider.
 import { el, mark, tag } from "./dom.js";
 import { highest, spark } from "./spark.js";
-import { burning, burningHere, cellState, front, held, partly, recent } from "./view.js";
+import { burning, burningHere, cellState, extent, front, held, partly, recent } from "./view.js";
 import { count, keyOf, moment, name, of, percent, rateOf, tenth } from "./words.js";
 
 const natural = new Intl.Collator("en", { numeric: true }).compare;
@@ -15,7 +15,7 @@ export function sellers(view, ui) {
   const shown = keyOf(front(view, ui.chosen)?.scope ?? {});
   const rank = (series) => (burning(series.scope, view) ? 0 : held(series.scope, view) ? 1 : 2);
   const listed = view.top.toSorted((a, b) => rank(a) - rank(b) || natural(a.scope.tenant ?? "", b.scope.tenant ?? "") || natural(a.scope.segment ?? "", b.scope.segment ?? ""));
-  const head = el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Seller"), el("th", { scope: "col" }, "Segment"), el("th", { scope: "col" }, "30 min"), el("th", { scope: "col", class: "num" }, "5 min to ", moment(view.complete && view.complete * 1000, view.now)), el("th", { scope: "col", class: "num" }, "Of"), el("th", { scope: "col" }, "State")));
+  const head = el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Seller"), el("th", { scope: "col" }, "Segment"), el("th", { scope: "col" }, "Since ", moment(extent(view)[0] * 1000, view.now)), el("th", { scope: "col", class: "num" }, "5 min to ", moment(view.complete && view.complete * 1000, view.now)), el("th", { scope: "col", class: "num" }, "Of"), el("th", { scope: "col" }, "State")));
   return {
     note: rateOf(view.rate).of,
     body: el("table", { class: "table tight cards" }, el("caption", { class: "vh" }, `${rateOf(view.rate).title} of the top sellers and segments`), head, el("tbody", {}, listed.map((series) => sellerRow(series, view, top, shown)))),
@@ -35,7 +35,7 @@ function sellerRow(series, view, top, shown) {
     el("td", { class: "first" }, el("button", { class: "pick", type: "button", "data-act": "pick", "data-series": key, "aria-pressed": String(key === shown), title: "Show in the chart" },
       el("b", {}, name(scope.tenant || "no seller", 40)))),
     el("td", { class: "second" }, scope.segment ? name(scope.segment, 60) : el("span", { class: "muted" }, "no segment")),
-    el("td", { class: "line" }, spark(series, view, { top, limit: burningHere(scope, view)?.evidence.expected, lease })),
+    el("td", { class: "line" }, spark(series, view, { top, limit: burningHere(scope, view)?.evidence.expected })),
     el("td", { class: "num" }, figures), el("td", { class: "num of" }, now.state === "rate" && of(now.numerator, now.denominator)),
     el("td", { class: "state" }, state, (lease || part) && el("span", { class: "pause-t" }, incident && (lease ? " paused" : " partly paused"), " until ", moment((lease ?? part).until, view.now))));
 }

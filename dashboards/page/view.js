@@ -58,6 +58,16 @@ export const burning = (scope, { incidents }) => incidents?.find((incident) => c
 const anyStream = (scope) => ({ ...scope, stream: "" });
 /** The lease that holds this scope. */
 export const held = (scope, { leases }) => leases?.find((lease) => holds(lease) && covers(anyStream(lease.scope), scope));
+/** The stretches, as seconds from and until, in which the scope was or is held, as far as the newest actions tell. */
+export function pauses(scope, view) {
+  const here = (one) => HOLDS.has(one.deed) && one.until && covers(anyStream(one.scope), scope);
+  const actions = view.actions ?? [];
+  const resumed = new Map(actions.filter(({ lease }) => lease).map(({ lease, at }) => [lease, at]));
+  const known = new Map(actions.filter(here).map(({ id, at, until }) => [id, [at, resumed.get(id) ?? until]]));
+  for (const { id, since, until } of (view.leases ?? []).filter(here)) known.set(id, [since, until]); // a lease bears its action's id
+  return [...known.values()].map((times) => times.map((at) => Date.parse(at) / 1000));
+}
+
 /** The lease that holds a part of a seller's segment, such as one campaign. */
 export const partly = ({ tenant, segment }, { leases }) =>
   leases?.find((lease) => holds(lease) && tenant && lease.scope.tenant === tenant && (!lease.scope.segment || lease.scope.segment === segment));

@@ -25,7 +25,7 @@ HEADERS = {
 }
 
 
-def build(core: Core, *, demo: bool = False) -> FastAPI:
+def build(core: Core, *, demo: bool = False, closing: Callable[[], None] = lambda: None) -> FastAPI:
     """The application around a core, which it starts and stops with itself."""
 
     @asynccontextmanager
@@ -35,6 +35,7 @@ def build(core: Core, *, demo: bool = False) -> FastAPI:
         try:
             yield
         finally:
+            closing()
             core.stop()
 
     app = FastAPI(title="Mailvane", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from monitor.errors import UserError
+
 
 class FactsError(Exception):
     """The engine refused. ``passing``: not for what it was asked, so that asking the same again may help."""
@@ -15,5 +17,5 @@ class FactsBusy(Exception):  # noqa: N818  # a state, not a fault
     """All readers are taken: ask again soon."""
 
 
-class DirectoryInUse(Exception):  # noqa: N818  # a state, not a fault
+class DirectoryInUse(UserError):  # noqa: N818  # a state, not a fault
     """Another process has the directory open; one at a time may."""

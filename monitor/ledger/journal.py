@@ -71,14 +71,16 @@ def commit(conn: Connection, last: int, progress: Sequence[Progress]) -> None:
     _put(conn, last, last)
 
 
-def memory(conn: Connection, source: str, node: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """(cursor, remembered values by name) as last committed; both empty for a source never seen."""
+def cursor(conn: Connection, source: str, node: str) -> Mapping[str, Any]:
+    """Where the source stands as last committed; empty for one never seen."""
     at = (_sources.c.source == source) & (_sources.c.node == node)
-    cursor = conn.execute(select(_sources.c.cursor).where(at)).scalar() or {}
-    kept = conn.execute(
-        select(_memory.c.name, _memory.c.value).where((_memory.c.source == source) & (_memory.c.node == node))
-    )
-    return cursor, {row.name: row.value for row in kept}
+    return conn.execute(select(_sources.c.cursor).where(at)).scalar() or {}
+
+
+def remembered(conn: Connection, source: str, node: str) -> Mapping[str, Any]:
+    """What the source was to remember, by name."""
+    mine = (_memory.c.source == source) & (_memory.c.node == node)
+    return {row.name: row.value for row in conn.execute(select(_memory.c.name, _memory.c.value).where(mine))}
 
 
 def watermarks(conn: Connection) -> Mapping[tuple[str, str], tuple[datetime | None, datetime]]:

@@ -19,13 +19,15 @@ GROUPS: Mapping[tuple[str, ...], list[dict[str, str]]] = {
     ("tenant", "segment"): [{"tenant": tenant, "segment": segment} for tenant, segment in SELLERS],
     ("ip", "provider"): [{"ip": ip, "provider": provider} for ip in IPS for provider in PROVIDERS],
 }
+AUTOMATION = "automation"
+PAUSE = "12@1795492945"  # the lease bears the id of the action that set it
 Json = dict[str, Any]
 Labels = Mapping[str, str]
 
 
 def iso(at: datetime | None) -> str | None:
     """As the API writes times."""
-    return at and at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def minutes(count: float) -> timedelta:
@@ -208,7 +210,9 @@ class Fire(Scene):
         slowly = self.names.get("new IP, slowly", "new IP, slowly")
         lapsed, onet = self.scope(tenant="s07", segment="lapsed"), self.scope(ip="198.51.100.26", provider="Onet")
         told = [
-            self.lease("12@1795492945", "pause", lapsed, -2, 7, who="automation", why=found, incident=12),
+            self.lease(
+                PAUSE, "pause", {**lapsed, "stream": "marketing"}, -2, 7, who=AUTOMATION, why=found, incident=12
+            ),
             self.lease("p-7f3a", "throttle", onet, -32, 78, why=slowly, share=0.25),
             self.lease("p-7f40", "allow", self.scope(tenant="s31"), -122, 1320, why="largest this week: call me first"),
         ]
@@ -216,7 +220,12 @@ class Fire(Scene):
 
     def incident(self, number: int, rule: str, scope: Json, opened: float, **evidence: Any) -> Json:
         """``opened`` in minutes before the start."""
-        seen = {"since": iso(self.ago(opened + 1)), "until": iso(self.ago(opened - 4)), "reason": "", "shares": []}
+        seen: Json = {
+            "since": iso(self.ago(opened + 1)),
+            "until": iso(self.ago(opened - 4)),
+            "reason": "",
+            "shares": [],
+        }
         times = {"opened_at": iso(self.ago(opened)), "updated_at": iso(self.start), "resolved_at": None}
         said = {"id": number, "rule": rule, "scope": scope, "grade": "alert", "state": "open", **times}
         done = [action for action in self.actions(self.start) if action["incident"] == number]
@@ -236,8 +245,8 @@ class Fire(Scene):
 
     def action(self, seq: int, ago: float, deed: str, scope: Json, why: str, incident: int, **more: Any) -> Json:
         at = self.ago(ago)
-        names = {"seq": seq, "id": f"{incident}@{int(at.timestamp())}", "at": iso(at), "who": "automation"}
-        rest = {"until": None, "share": 0.0, "pool": "", "lease": "", "evidence": {}}
+        names = {"seq": seq, "id": f"{incident}@{int(at.timestamp())}", "at": iso(at), "who": AUTOMATION}
+        rest: Json = {"until": None, "share": 0.0, "pool": "", "lease": "", "evidence": {}}
         return {**names, "deed": deed, "scope": scope, "why": why, "incident": incident, **rest, **more}
 
     def actions(self, now: datetime) -> list[Json]:
@@ -250,7 +259,9 @@ class Fire(Scene):
         )
         by, later = {"who": self.person()}, iso(self.ago(-78))
         return [
-            self.action(88, 2, "pause", lapsed, found, 12, until=iso(self.ago(-7))),
+            self.action(
+                88, 2, "pause", {**lapsed, "stream": "marketing"}, found, 12, until=iso(self.ago(-7)), id=PAUSE
+            ),
             self.action(87, 3, "refuse", lapsed, thin, 12),
             self.action(86, 4, "refuse", lapsed, thin, 12),
             self.action(80, 24, "resume", active, "list cleaned", 9, **by),
@@ -262,6 +273,23 @@ class Fire(Scene):
             self.action(76, 70, "refuse", self.scope(ip="198.51.100.20"), "the last IP of its pool", 6),
             self.action(75, 90, "refuse", self.scope(tenant="s02"), "held share would be 24 %, limit 20 %", 5),
         ]
+
+
+class Ended(Fire):
+    """The same fire; its pause is over, and nothing newer is known of that mail."""
+
+    held_share = 0.0
+
+    def leases(self, now: datetime) -> list[Json]:
+        return []
+
+    def actions(self, now: datetime) -> list[Json]:
+        first, *rest = super().actions(now)
+        return [{**first, "until": iso(self.ago(0.5))}, *rest]
+
+    def incidents(self, now: datetime) -> list[Json]:
+        seen = {"since": iso(self.ago(8)), "until": iso(self.ago(3))}
+        return [{**one, "evidence": {**one["evidence"], **seen}} for one in super().incidents(now)]
 
 
 class DryRun(Fire):
@@ -305,6 +333,7 @@ SCENES: Mapping[str, Callable[[datetime], Scene]] = {
     "empty": Empty,
     "stale": Stale,
     "fire": Fire,
+    "ended": Ended,
     "dry-run": DryRun,
     "hostile": Hostile,
 }
