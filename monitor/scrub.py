@@ -30,7 +30,7 @@ def scrub(text: str, limit: int = 500) -> str:
     is not found.
     """
     if len(text) > 4 * limit:
-        text = text[: 4 * limit].rpartition(" ")[0]  # not through an address: half of one would not be known for it
+        text = _cut(text, 4 * limit)
     if _SUSPECT.search(text):
         text = _AT.sub("@", text)
         if "@" in text:
@@ -41,3 +41,11 @@ def scrub(text: str, limit: int = 500) -> str:
             text = _LOCAL.sub(_HIDDEN, text)
     text = text[:limit]
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+
+
+def _cut(text: str, limit: int) -> str:
+    """The first characters, and not half an address, which would not be known for one."""
+    rest = text[limit:].split(maxsplit=1)
+    if rest and _SUSPECT.search(rest[0]):
+        return text[:limit].rpartition(" ")[0]
+    return text[:limit]

@@ -55,6 +55,8 @@ def build(core: Core, *, demo: bool = False, closing: Callable[[], None] = lambd
     async def guarded(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
         response = await call(request)
         response.headers.update(HEADERS)
+        if request.url.path.startswith("/static/"):
+            response.headers["Cache-Control"] = "no-cache"  # modules of two versions must not meet in a browser
         return response
 
     return app
