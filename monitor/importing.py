@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import sys
-import threading
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 import click
 
 from collectors.sendlog import Sendlog
 from monitor.config import Settings
-from monitor.errors import UserError
 from monitor.model import Batch, Kind
+from monitor.reading import Reader
 
-CHUNK = 4 << 20  # bytes
+if TYPE_CHECKING:
+    from monitor.stores import Stores
+
 NODE = "import"
-
-
-class ImportFailed(UserError):  # noqa: N818  # it reads so where it is raised
-    """A file can't be read to its end; the message names it and says what was kept."""
 
 
 @dataclass(slots=True)
@@ -99,116 +94,56 @@ def sendlog(
     began = clock()
     configured = settings.collectors.get(source)
     known = configured.model_dump() if isinstance(configured, Sendlog) else {"path": files[0]}
-    parser = Sendlog.model_validate({**known, "timezone": timezone}).parser(now or began)
+    collector = Sendlog.model_validate({**known, "timezone": timezone})
     summary = Summary(timezone)
-    with _road(data, began) as stores:
-        for file in files:
-            for chunk in _chunks(file):
-                summary.lines += chunk.count(b"\n")
-                stores.take(parser.feed(chunk, file.name), source, summary)
-            stores.take(parser.finish(file.name), source, summary)
-        last = datetime.fromtimestamp(parser.last / 1e6, UTC) if parser.last else None
-        summary.clock = now or (last + timedelta(minutes=1) if last else None)
-        if last:
-            stores.take(replace(Batch({}), watermark=last), source, summary)
-        stores.finish(summary)
+    with closing(Reader(files, collector, now or began)) as reader:
+        # Loaded beside the reading: the engine takes as long to load as a million lines take to read.
+        from monitor.stores import Stores  # noqa: PLC0415
+
+        with closing(Stores(data)) as stores:
+            last = _take_all(reader, stores, sum(file.stat().st_size for file in files), source, began, summary)
+            summary.clock = now or (last + timedelta(minutes=1) if last else None)
+            stores.applier.drain()
+            _sum_up(stores, summary)
     summary.seconds = (clock() - began).total_seconds()
     return summary
 
 
-class _Road:
-    """The stores, opened beside the reading: what is read before they are open waits."""
-
-    def __init__(self, data: Path, now: datetime) -> None:
-        self._data = data
-        self._now = now
-        self._error: BaseException | None = None
-        self._opened = ExitStack()
-        self._opener = threading.Thread(target=self._open, name="open")
-        self._waiting: list[tuple[Batch, str]] = []
-        self._opener.start()
-
-    def _open(self) -> None:
-        # Loaded here: the engine takes as long to load as a million lines take to read.
-        from monitor.stores import Stores  # noqa: PLC0415
-
-        try:
-            self._stores = Stores(self._data)
-            self._opened.callback(self._stores.close)
-        except BaseException as error:  # noqa: BLE001  # raised again where it can be told
-            self._error = error
-
-    def take(self, batch: Batch, source: str, summary: Summary) -> None:
-        summary.events += len(batch)
-        summary.rejected.update(item.why for item in batch.rejected)
-        if len(batch) or batch.watermark:
-            self._waiting.append((batch, source))
-        if not self._opener.is_alive() or len(self._waiting) > 100:
-            self._flush(summary)
-
-    def _flush(self, summary: Summary) -> None:
-        from monitor import pipeline  # noqa: PLC0415  # as above
-
-        self._opener.join()
-        if self._error:
-            raise self._error
-        for batch, source in self._waiting:
-            rejected = pipeline.take(
-                batch,
-                self._stores.spool,
-                self._stores.keyring,
-                source=source,
-                node=NODE,
-                now=self._now,
-                bounds=None,
-                imported=True,
-            )
-            summary.rejected.update(item.why for item in rejected[len(batch.rejected) :])
-        self._waiting.clear()
-
-    def finish(self, summary: Summary) -> None:
-        from monitor.facts import queries  # noqa: PLC0415  # as above
-
-        self._flush(summary)
-        applier, facts = self._stores.applier, self._stores.facts
-        applier.drain()
-        summary.counted, summary.duplicates = applier.tally.applied, applier.tally.duplicates
-        for hour, kind, count in queries.by_hour(facts, summary.timezone):
-            summary.hours.setdefault(f"{hour:%Y-%m-%d %H}:00", {})[kind] = count
-        for told in {name for row in summary.hours.values() for name in row}:
-            summary.distinct[told] = queries.distinct_messages(facts, Kind(told))
-
-    def close(self) -> None:
-        self._opener.join()
-        self._opened.close()
+def _take_all(
+    reader: Reader, stores: Stores, size: int, source: str, now: datetime, summary: Summary
+) -> datetime | None:
+    """Put on disk what the reader brings, with a progress bar where somebody watches; the newest stamp."""
+    last = 0
+    with click.progressbar(
+        length=size, label="Reading", file=sys.stderr, hidden=not sys.stderr.isatty(), show_pos=False
+    ) as bar:
+        for read in reader:
+            summary.lines += read.lines
+            last = read.last
+            _take(read.batch, stores, source, now, summary)
+            bar.update(read.bytes)
+    newest = datetime.fromtimestamp(last / 1e6, UTC) if last else None
+    if newest:
+        _take(Batch({}, watermark=newest), stores, source, now, summary)
+    return newest
 
 
-@contextmanager
-def _road(data: Path, now: datetime) -> Iterator[_Road]:
-    road = _Road(data, now)
-    try:
-        yield road
-    finally:
-        road.close()
+def _take(batch: Batch, stores: Stores, source: str, now: datetime, summary: Summary) -> None:
+    from monitor import pipeline  # noqa: PLC0415  # loaded with the stores
+
+    summary.events += len(batch)
+    rejected = pipeline.take(
+        batch, stores.spool, stores.keyring, source=source, node=NODE, now=now, bounds=None, imported=True
+    )
+    summary.rejected.update(item.why for item in rejected)
 
 
-def _chunks(file: Path) -> Iterator[bytes]:
-    """The bytes of a plain or gzipped file, with a progress bar where somebody watches."""
-    size = file.stat().st_size
-    with (
-        file.open("rb") as raw,
-        click.progressbar(
-            length=size, label=file.name, file=sys.stderr, hidden=not sys.stderr.isatty(), show_pos=False
-        ) as bar,
-    ):
-        packed = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        content: BinaryIO = gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[assignment]  # reads alike
-        before = 0
-        try:
-            while chunk := content.read(CHUNK):
-                yield chunk
-                bar.update(raw.tell() - before)
-                before = raw.tell()
-        except (EOFError, gzip.BadGzipFile, zlib.error, OSError) as error:
-            raise ImportFailed(f"{file} can't be read to its end ({error}); what came before is kept") from error
+def _sum_up(stores: Stores, summary: Summary) -> None:
+    from monitor.facts import queries  # noqa: PLC0415  # loaded with the stores
+
+    tally = stores.applier.tally
+    summary.counted, summary.duplicates = tally.applied, tally.duplicates
+    for hour, kind, count in queries.by_hour(stores.facts, summary.timezone):
+        summary.hours.setdefault(f"{hour:%Y-%m-%d %H}:00", {})[kind] = count
+    for told in sorted({name for row in summary.hours.values() for name in row}):
+        summary.distinct[told] = queries.distinct_messages(stores.facts, Kind(told))
