@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 EXPECTED_OVER = timedelta(minutes=30)
 # At most so many bad series have their tenants looked up in one round, the worst first; the others wait a round.
 EXPLAINED = 50
+# For calm, at most so many windows are looked back.
+LOOK_BACK = 12
 _MINUTE = timedelta(minutes=1)
 _HOUR = timedelta(hours=1)
 
@@ -78,8 +80,9 @@ class Cycle:
             began = _pauses(actions.pauses_since(conn, until - rule.window), rule)
             sellers = {one.scope.tenant for one in incidents.open_ones(conn)}
         watched = [incident.scope for incident in known]
+        bad_at = {incident.scope: incident.evidence.until for incident in known}
         verdicts = [
-            verdict
+            self._settled(rule, verdict, until, bad_at.get(verdict.scope), began.get(verdict.scope))
             for verdict in self._verdicts(rule, until, watched, began)
             if verdict.scope in watched or not self._is_a_sellers(rule, verdict, until, sellers)
         ]
@@ -132,6 +135,21 @@ class Cycle:
                 sent_since,
             )
         return _tabled(rule, counts, since, until)
+
+    def _settled(
+        self, rule: Rule, verdict: Verdict, until: datetime, bad_at: datetime | None, began: datetime | None
+    ) -> Verdict:
+        """The verdict, or a calm one where all mail since it was last bad proves it though the window holds too little.
+
+        A small segment sends in a window hardly ever enough to show that its rate is surely within the limit.
+        """
+        if bad_at is None or verdict.state is State.BAD or verdict.calm:
+            return verdict
+        longer = replace(rule, window=min(until - bad_at - _MINUTE, LOOK_BACK * rule.window))
+        if longer.window <= rule.window:
+            return verdict
+        table = self._table(longer, until, verdict.scope, began).kept(verdict.scope.__eq__)
+        return next((found for found in judge(longer, table, [verdict.scope]) if found.calm), verdict)
 
     def _explained(self, rule: Rule, verdict: Verdict, until: datetime) -> Verdict:
         if verdict.state is not State.BAD or "tenant" in rule.by:

@@ -36,6 +36,10 @@ def run(*, port: int, seed: int, incidents: Sequence[str], data: Path | None) ->
     """
     world = Marketplace.from_seed(seed)
     planned = script(world, seed, incidents)
+    for one in planned:
+        if one.scope.segment:
+            # So that its mail is seen to go on when the pause has ended, although the list is used up.
+            world = world.mailing(one.scope.tenant, one.scope.segment)
     with ExitStack() as opened:
         listener = serving.bind("127.0.0.1", port)
         opened.callback(listener.close)

@@ -326,3 +326,12 @@ def test_waiting_mail_is_neither_lost_nor_doubled_and_leaves_slowly(arrivals, us
         assert 0 < sum(count for _, count in gone) <= max(1, round(usual / 2))
         out += sum(count for _, count in gone)
     assert out == everything == sum(count for _, count in arrivals)
+
+
+def test_a_segment_that_is_new_to_a_seller_can_be_mailed():
+    world = Marketplace.from_seed(9)
+    missing = next(name for name in SEGMENTS if not len(world.rows("s30", name)))
+    wider = world.mailing("s30", missing)
+    assert len(wider.rows("s30", missing)) == 1
+    assert wider.volume.shape[0] == len(wider.series) == len(world.series) + 1
+    assert wider.mailing("s30", missing) is wider

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,8 @@ DAY = timedelta(minutes=10)
 _TOTAL = 185.0  # messages a second: a (seller, segment) then decides the 200 of the bounce rule within five minutes
 _RECEIPTS = 0.15
 _SEGMENT = 1.5  # messages a second that a seller wants of a segment before it opens another
+
+_ARRAYS = ("volume", "bounce", "deferral", "complaint", "phase")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +89,22 @@ class Marketplace:
         for array in rates.values():
             array.flags.writeable = False
         return cls(seed, series, **rates)
+
+    def mailing(self, tenant: str, segment: str) -> Marketplace:
+        """The same marketplace with that seller mailing that segment; itself where it does already.
+
+        A segment that is new to the seller gets the ways of the seller's largest one, at a usual volume.
+        """
+        if len(self.rows(tenant, segment)):
+            return self
+        mine = self.rows(tenant)
+        like = int(mine[np.argmax(self.volume[mine].sum(axis=1))])
+        usual = self.volume[like] * _SEGMENT / self.volume[like].sum()
+        arrays = {name: np.concatenate((getattr(self, name), getattr(self, name)[[like]])) for name in _ARRAYS}
+        arrays["volume"][-1] = usual
+        for array in arrays.values():
+            array.flags.writeable = False
+        return Marketplace(self.seed, (*self.series, replace(self.series[like], segment=segment)), **arrays)
 
     def busy(self, elapsed: timedelta) -> Floats:
         """Messages a second that are expected ``elapsed`` after the start, (series, providers)."""
