@@ -101,9 +101,11 @@ def sendlog(
         from monitor.stores import Stores  # noqa: PLC0415
 
         with closing(Stores(data)) as stores:
-            last = _take_all(reader, stores, sum(file.stat().st_size for file in files), source, began, summary)
+            try:
+                last = _take_all(reader, stores, sum(file.stat().st_size for file in files), source, began, summary)
+            finally:
+                stores.applier.drain()  # what was read before a broken file is kept, and counted now
             summary.clock = now or (last + timedelta(minutes=1) if last else None)
-            stores.applier.drain()
             _sum_up(stores, summary)
     summary.seconds = (clock() - began).total_seconds()
     return summary
