@@ -88,7 +88,7 @@ def _lines(body: bytes) -> tuple[Iterator[tuple[int, Event]], list[Rejected]]:
             continue
         event = _line(line)
         if isinstance(event, str):
-            rejected.append(Rejected(event, f"line {number}", scrub(line[:200].decode("utf-8", "replace"))))
+            rejected.append(Rejected(event, f"line {number}", scrub(line.decode("utf-8", "replace"), 200)))
         else:
             good.append((number, event))
     return iter(good), rejected
@@ -97,15 +97,17 @@ def _lines(body: bytes) -> tuple[Iterator[tuple[int, Event]], list[Rejected]]:
 def _line(line: bytes) -> Event | str:
     """The event, or why it is none."""
     if len(line) > LINE_LIMIT:
-        return f"longer than {LINE_LIMIT} bytes"
+        return f"line: longer than {LINE_LIMIT} bytes"
     try:
         return _decoder.decode(line)
     except msgspec.ValidationError as error:
         text = str(error)
         found = _PATH.search(text)
-        return f"{found[1]}: {_PATH.sub('', text)}" if found and found[1] else _PATH.sub("", text)
+        field = found[1] if found and found[1] in Event.__struct_fields__ else ""
+        # Scrubbed, since a stranger chooses what stands where a field's name should.
+        return f"{field or 'event'}: {scrub(_PATH.sub('', text), 200)}"
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return f"no JSON object: {scrub(str(error), 100)}"
+        return f"line: no JSON object: {scrub(str(error), 100)}"
 
 
 def _wrong(event: Event) -> str:

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from monitor.core.judge import Pauses, Rule
 from monitor.core.policy import Guards
-from monitor.core.rates import Rate
+from monitor.core.rates import NOT_BY_HOUR, PARTS, Rate
 from monitor.model import LABELS, OWNED
 from monitor.plugins import load as load_plugin
 from monitor.ports import Actuator, Detector, Duration, Notifier, Plugin, Source
@@ -353,6 +353,8 @@ def _rule(name: str, table: Mapping[str, Any], problems: list[Problem]) -> Rule 
     theirs = {key: value for key, value in table.items() if key not in RuleTable.model_fields}
     detector = _plugin("detectors", Detector, theirs, path, {}, problems)  # type: ignore[type-abstract]  # looked up by it
     problems.extend(_check_by(table.get("by", ("tenant",)), f"{path}.by"))
+    if settings and PARTS[settings.rate].by_cohort and (lost := [name for name in settings.by if name in NOT_BY_HOUR]):
+        problems.append(Problem(f"{path}.by", f"{settings.rate} is not kept by {lost[0]}", "leave it out"))
     if settings is None or detector is None or len(problems) > before or not settings.enabled:
         return None
     return Rule(

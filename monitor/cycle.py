@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 EXPECTED_OVER = timedelta(minutes=30)
 # At most so many bad series have their tenants looked up in one round, the worst first; the others wait a round.
 EXPLAINED = 50
+STALE = timedelta(minutes=5)  # a source that has told nothing for so long is stale
+GIVEN_UP = timedelta(days=1)
+# Mail that was sent before a pause may wait in a queue and bounce for days after it (Postfix: 5 days).
+QUEUED = timedelta(days=7)
 # For calm, at most so many windows are looked back.
 LOOK_BACK = 12
 _MINUTE = timedelta(minutes=1)
@@ -39,10 +43,11 @@ _HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round found: the incidents that moved and the actions that were written."""
+    """What one round found: the incidents that moved, the actions that were written, the rules that failed."""
 
     moved: tuple[Incident, ...] = ()
     written: tuple[Action, ...] = ()
+    failed: tuple[str, ...] = ()
 
 
 def complete_to(conn: Connection, now: datetime) -> datetime | None:
@@ -51,10 +56,25 @@ def complete_to(conn: Connection, now: datetime) -> datetime | None:
     return min(max(known), now) if known else None
 
 
+def missing(conn: Connection, now: datetime, told: Collection[str]) -> tuple[str, ...]:
+    """The sources that stopped within the last day: what they would say is unknown, so nothing is calm meanwhile.
+
+    One that is older was imported or has been given up. A source in ``told`` is silent when there is nothing to tell.
+    """
+    return tuple(
+        f"{source} on {node}"
+        for (source, node), (mark, _) in journal.watermarks(conn).items()
+        if mark and source not in told and STALE < now - mark < GIVEN_UP
+    )
+
+
 class Cycle:
     """Rules and guards over one pair of stores."""
 
-    def __init__(self, rules: Sequence[Rule], guards: Guards, facts: Facts, ledger: Engine) -> None:
+    def __init__(
+        self, rules: Sequence[Rule], guards: Guards, facts: Facts, ledger: Engine, told: Collection[str] = ()
+    ) -> None:
+        self._told = told
         self._rules = rules
         self._guards = guards
         self._facts = facts
@@ -68,16 +88,24 @@ class Cycle:
             return Round()
         moved: list[Incident] = []
         written: list[Action] = []
+        failed: list[str] = []
         for rule in self._rules:
-            found = self._rule(rule, until, now)
+            try:
+                found = self._rule(rule, until, now)
+            except Exception:
+                # One rule that can't be judged must not keep the others from being judged, or people from being told.
+                log.exception("rule not judged", extra={"rule": rule.name})
+                failed.append(rule.name)
+                continue
             moved.extend(found.moved)
             written.extend(found.written)
-        return Round(tuple(moved), tuple(written))
+        return Round(tuple(moved), tuple(written), tuple(failed))
 
     def _rule(self, rule: Rule, until: datetime, now: datetime) -> Round:
         with self._ledger.connect().execution_options(reads=True) as conn:
             known = incidents.open_ones(conn, rule.name)
-            began = _pauses(actions.pauses_since(conn, until - rule.window), rule)
+            began = _pauses(actions.pauses_since(conn, until - QUEUED), rule)
+            gone = missing(conn, now, self._told)
             sellers = {one.scope.tenant for one in incidents.open_ones(conn)}
         watched = [incident.scope for incident in known]
         bad_at = {incident.scope: incident.evidence.until for incident in known}
@@ -86,28 +114,38 @@ class Cycle:
             for verdict in self._verdicts(rule, until, watched, began)
             if verdict.scope in watched or not self._is_a_sellers(rule, verdict, until, sellers)
         ]
+        if gone:
+            verdicts = [replace(verdict, calm=False) for verdict in verdicts]
         with self._ledger.begin() as conn:
             # A person may have moved something meanwhile: read again within the transaction that writes.
             known = incidents.open_ones(conn, rule.name)
             moved = tuple(incidents.save(conn, one) for one in track(known, verdicts, rule.calm_for, now))
-        return Round(moved, self._enforce(rule, moved, verdicts, now))
+        return Round(moved, self._enforce(rule, moved, verdicts, began, now))
 
     # judging
 
     def _verdicts(
         self, rule: Rule, until: datetime, watched: Sequence[Scope], began: Mapping[Scope, datetime]
     ) -> tuple[Verdict, ...]:
-        table = self._table(rule, until).kept(lambda scope: scope not in began)
-        found = list(judge(rule, table, [scope for scope in watched if scope not in began]))
-        for scope, at in began.items():
-            # Only messages sent after the pause took effect may speak again (ADR 3).
-            alone = self._table(rule, until, scope, at).kept(scope.__eq__)
-            found.extend(judge(rule, alone, [scope]))
+        found = [
+            self._alone(rule, verdict.scope, until, began[verdict.scope]) if verdict.scope in began else verdict
+            for verdict in judge(rule, self._table(rule, until), watched)
+        ]
         found.sort(key=lambda verdict: -verdict.numerator)
         return tuple(
             self._explained(rule, verdict, until) if place < EXPLAINED else verdict
             for place, verdict in enumerate(found)
         )
+
+    def _alone(
+        self, rule: Rule, scope: Scope, until: datetime, began: datetime | None, within: Scope | None = None
+    ) -> Verdict:
+        """The verdict on one series; only messages sent after its last pause ``began`` may speak (ADR 3).
+
+        ``within``: on that part of its mail only.
+        """
+        table = self._table(rule, until, within or scope, began).kept(scope.__eq__)
+        return judge(rule, table, [scope])[0]
 
     def _table(
         self, rule: Rule, until: datetime, where: Scope | None = None, sent_after: datetime | None = None
@@ -183,7 +221,12 @@ class Cycle:
     # deciding
 
     def _enforce(
-        self, rule: Rule, moved: Iterable[Incident], verdicts: Iterable[Verdict], now: datetime
+        self,
+        rule: Rule,
+        moved: Iterable[Incident],
+        verdicts: Iterable[Verdict],
+        began: Mapping[Scope, datetime],
+        now: datetime,
     ) -> tuple[Action, ...]:
         by_scope = {verdict.scope: verdict for verdict in verdicts if verdict.state is State.BAD}
         written = []
@@ -191,14 +234,16 @@ class Cycle:
             verdict = by_scope.get(incident.scope)
             if verdict is None or incident.resolved_at:
                 continue
-            if action := self._one(rule, incident, verdict, now):
+            if action := self._one(rule, incident, verdict, began.get(verdict.scope), now):
                 written.append(action)
         return tuple(written)
 
-    def _one(self, rule: Rule, incident: Incident, verdict: Verdict, now: datetime) -> Action | None:
+    def _one(
+        self, rule: Rule, incident: Incident, verdict: Verdict, began: datetime | None, now: datetime
+    ) -> Action | None:
         scope = narrowed(verdict.scope, self._guards)
         with self._ledger.connect().execution_options(reads=True) as conn:
-            held = active(actions.in_force(conn, now), now)
+            held = [lease for lease in active(actions.in_force(conn, now), now) if lease.deed is Deed.PAUSE]
         proposal = Proposal(
             incident=incident,
             rule=rule,
@@ -207,8 +252,9 @@ class Cycle:
             shared=rule.pauses is Pauses.SHARED
             and is_shared(rule, self._by_tenant(rule, verdict.scope, verdict.until), verdict.expected),
             everybodys=self._everybodys(rule, verdict),
-            share=self.held_share([lease.scope for lease in held if lease.deed is Deed.PAUSE] + [scope], held, now),
-            other_ips=self._other_ips(scope, verdict) if scope.ip else None,
+            itself=None if scope == verdict.scope else self._alone(rule, verdict.scope, verdict.until, began, scope),
+            share=self._reach(scope, held, now),
+            other_ips=self._other_ips(scope, held, verdict) if scope.ip else None,
         )
         with self._ledger.begin() as conn:
             setting = Setting(
@@ -226,6 +272,19 @@ class Cycle:
         Where scopes overlap the sum counts the common part twice: too high rather than too low.
         """
         before = min((lease.since for lease in held if lease.deed is Deed.PAUSE), default=now)
+        return self._share(scopes, before)
+
+    def _reach(self, scope: Scope, held: Sequence[Lease], now: datetime) -> float | None:
+        """The held share if this scope were held too; None where nothing is known of its volume.
+
+        A scope that has grown since the first pause counts as it is now.
+        """
+        already = self.held_share([lease.scope for lease in held], held, now) if held else 0.0
+        before = min((lease.since for lease in held), default=now)
+        own = max(self._share([scope], before) or 0.0, self._share([scope], now) or 0.0)
+        return None if already is None or not own else min(already + own, 1.0)
+
+    def _share(self, scopes: Sequence[Scope], before: datetime) -> float | None:
         since, until = _floor(before - EXPECTED_OVER, _MINUTE), _floor(before, _MINUTE) + _MINUTE
         whole = _decided(queries.counts(self._facts, (), since, until))
         if not whole:
@@ -233,13 +292,13 @@ class Cycle:
         parts = sum(_decided(queries.counts(self._facts, (), since, until, scope)) for scope in dict.fromkeys(scopes))
         return min(parts / whole, 1.0)
 
-    def _other_ips(self, scope: Scope, verdict: Verdict) -> int:
+    def _other_ips(self, scope: Scope, held: Sequence[Lease], verdict: Verdict) -> int:
+        """The IPs that carry the scope's mail too and are not held themselves."""
         around = replace(scope, ip="")
         since, until = _floor(verdict.since, _MINUTE), _floor(verdict.until, _MINUTE) + _MINUTE
         counts = queries.counts(self._facts, ("ip",), since, until, around)
-        return sum(
-            1 for seen, sent in zip(counts.scopes, counts.sent, strict=True) if seen.ip not in ("", scope.ip) and sent
-        )
+        others = {seen.ip for seen, sent in zip(counts.scopes, counts.sent, strict=True) if sent} - {"", scope.ip}
+        return sum(not any(lease.scope.covers(replace(scope, ip=ip)) for lease in held) for ip in others)
 
 
 def _pauses(log_entries: Iterable[Action], rule: Rule) -> dict[Scope, datetime]:

@@ -66,10 +66,18 @@ class Gate:
         self._set = LeaseSet(generation=0)
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self.read_at: datetime | None = None
 
     def refresh(self) -> None:
-        """Read the ledger, and wake those who wait when the set has changed."""
+        """Read the ledger, and wake those who wait when the set has changed.
+
+        One at a time: a slow reader must not put an older set in the place of a newer one.
+        """
+        with self._reading:
+            self._refresh()
+
+    def _refresh(self) -> None:
         now = self._clock()
         try:
             with self._ledger.connect().execution_options(reads=True) as conn:

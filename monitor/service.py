@@ -22,8 +22,10 @@ from monitor import pipeline, tell
 from monitor.config import Settings
 from monitor.core.leases import active
 from monitor.cycle import Cycle, complete_to
+from monitor.errors import UserError
 from monitor.facts import retention
 from monitor.facts.names import NameLimit
+from monitor.files import write
 from monitor.gate import Gate, utc_now
 from monitor.ledger import actions, incidents, journal, notices, providers
 from monitor.model import Batch, Deed, Rejected
@@ -35,8 +37,10 @@ log = logging.getLogger(__name__)
 
 VERSION = version("mailvane")
 FUTURE = timedelta(minutes=10)  # how far a peer's clock may run ahead of ours
+SHORTEST_TOKEN = 16
+HTTP = "http"  # the source that is told rather than asked
+AGAIN = 5  # seconds until a thread that ended by a fault begins again
 LEARNT = 100_000  # recipient domains kept in memory; a domain beyond costs one more write
-STALE = timedelta(minutes=5)  # a source that said nothing for so long is shown as stale
 
 
 @dataclass(slots=True)
@@ -63,11 +67,12 @@ class Core:
         self.node = socket.gethostname()
         self.stores = Stores(settings.service.data, settings.service.spool_limit)
         self.gate = Gate(self.stores.ledger, clock)
-        self.cycle = Cycle(settings.rules, settings.guards, self.stores.facts, self.stores.ledger)
+        self.cycle = Cycle(settings.rules, settings.guards, self.stores.facts, self.stores.ledger, told={HTTP})
         self.teller = tell.Teller(settings.alerts, self.stores.ledger, self._alert_failed)
         self.token = token(settings.token_file)
         self._names = NameLimit()
         self._learnt: dict[str, str] = {}
+        self._failing_alerts = True  # until the ledger says otherwise
         self._stop = threading.Event()
         self._scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
         self._threads: list[threading.Thread] = []
@@ -104,8 +109,9 @@ class Core:
         """
         now = self.clock()
         bounds = (now - self.settings.retention.events, now + FUTURE)
-        if batch.watermark and batch.watermark > now:
-            batch = replace(batch, watermark=now)  # a peer's clock must not promise our future
+        if batch.watermark and not bounds[0] <= batch.watermark <= now:
+            # A peer's clock must neither promise our future nor come from before there was mail.
+            batch = replace(batch, watermark=min(batch.watermark, now) if batch.watermark >= bounds[0] else None)
         rejected = pipeline.take(
             batch,
             self.stores.spool,
@@ -158,11 +164,28 @@ class Core:
             log.info("action", extra={"deed": str(action.deed), "scope": str(action.scope), "why": action.why})
         if found.written:
             self.gate.refresh()
+        for rule in self.settings.rules:
+            self._shown(f"rule.{rule.name}", "not judged: see the log" if rule.name in found.failed else "")
 
     def _tell(self) -> None:
         while not self._stop.wait(0.5):
             with self._guarded("alerts"):
-                self.teller.run(self.clock)
+                if self.teller.run(self.clock) or self._failing_alerts:
+                    self._show_alerts()
+
+    def _show_alerts(self) -> None:
+        with self.stores.ledger.connect().execution_options(reads=True) as conn:
+            failing = notices.errors(conn)
+        for name in self.settings.alerts:
+            self._shown(f"alert.{name}", failing.get(name, ""))
+        self._failing_alerts = bool(failing)
+
+    def _shown(self, part: str, error: str) -> None:
+        """What is wrong with a part, for /readyz and the page; nothing where all is well."""
+        if error:
+            self.health.errors[part] = error
+        else:
+            self.health.errors.pop(part, None)
 
     def _collect(self, name: str, source: Collector) -> None:
         memory = pipeline.memory(self.stores.spool, self.stores.ledger, name, self.node)
@@ -204,6 +227,7 @@ class Core:
 
     def _alert_failed(self, name: str) -> None:
         self.telemetry.plugin_errors.labels("alert", name).inc()
+        self._failing_alerts = True
 
     def _every(self, name: str, span: timedelta, job: Callable[[], None]) -> None:
         def run() -> None:
@@ -228,8 +252,11 @@ class Core:
 
     def _spawn(self, name: str, work: Callable[[], Any]) -> None:
         def run() -> None:
-            with self._guarded(name):
-                work()
+            # A thread that ends by a fault begins again, as a job of the scheduler does at its next turn.
+            while not self._stop.is_set():
+                with self._guarded(name):
+                    work()
+                self._stop.wait(AGAIN)
 
         thread = threading.Thread(target=run, name=name)
         thread.start()
@@ -237,9 +264,14 @@ class Core:
 
 
 def token(path: Path) -> str:
-    """The bearer token of the API; made, readable by the owner only, where there is none."""
+    """The bearer token of the API; made, readable by the owner only, where there is none.
+
+    Raises:
+        UserError: the file holds none, so that everybody's empty one would be right.
+    """
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(32) + "\n", "utf-8")
-    return path.read_text("utf-8").strip()
+        write(path, secrets.token_urlsafe(32).encode() + b"\n")
+    found = path.read_text("utf-8").strip()
+    if len(found) < SHORTEST_TOKEN:
+        raise UserError(f"{path} holds no token of {SHORTEST_TOKEN} characters or more: remove it, and one is made")
+    return found

@@ -30,7 +30,7 @@ def serve(
         log_config=None,
         access_log=False,
         loop="uvloop",
-        http="httptools",
+        http="h11",  # httptools knows no limit on headers
         lifespan="on",
         server_header=False,
         timeout_graceful_shutdown=5,

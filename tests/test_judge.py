@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -82,7 +84,10 @@ def test_lasting_calm_resolves_and_keeps_the_numbers_that_opened_it():
     calm = verdict(state=State.OK, grade=Grade.NONE, calm=True, numerator=1)
     (first,) = track([incident()], [calm], CALM, NOW)
     assert first.resolved_at is None
-    (done,) = track([first], [calm], CALM, NOW + CALM)
+    (still,) = track([first], [calm], CALM, NOW + CALM)
+    assert still.resolved_at is None, "a watermark that stands still proves nothing"
+    later = replace(calm, until=NOW + CALM)
+    (done,) = track([first], [later], CALM, NOW + CALM)
     assert done.resolved_at == NOW + CALM
     assert done.evidence.numerator == 300
 

@@ -143,3 +143,14 @@ def test_a_scope_without_a_stream_is_narrowed_to_what_is_not_protected():
 def test_with_several_unprotected_streams_nothing_is_narrowed():
     guards = Guards(streams=("transactional", "marketing", "news"))
     assert narrowed(SELLER, guards) == SELLER
+
+
+def test_a_pause_that_would_hold_only_healthy_mail_is_refused():
+    healthy = verdict(state=State.OK, grade=Grade.NONE, numerator=0)
+    assert "is not surely bad itself: 0 of 1,000" in refusal(proposal(itself=healthy), setting())
+
+
+def test_a_pause_whose_own_mail_is_bad_is_written():
+    action = decide(proposal(itself=verdict(numerator=200)), setting())
+    assert action
+    assert action.deed is Deed.PAUSE

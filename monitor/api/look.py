@@ -14,7 +14,8 @@ from monitor.facts import queries
 from monitor.facts.queries import Series
 from monitor.ledger import actions, incidents
 from monitor.model import LABELS, OWNED, named
-from monitor.service import STALE, VERSION, Core
+from monitor.cycle import STALE
+from monitor.service import VERSION, Core
 
 _MINUTE = timedelta(minutes=1)
 VOLUME = ("sent", "deferred", "bounced", "complaint", "held")

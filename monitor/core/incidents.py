@@ -49,6 +49,7 @@ def _move(incident: Incident, verdict: Verdict, calm_for: timedelta, now: dateti
         return incident.changed(evidence=verdict, grade=worst, updated_at=now, calm_since=None)
     if not verdict.calm:
         return incident.changed(updated_at=now, calm_since=None)
-    since = incident.calm_since or now
-    done = now - since >= calm_for
+    # By the time of the evidence: while a watermark stands still, calm is no longer proved, whatever our clock says.
+    since = incident.calm_since or verdict.until
+    done = verdict.until - since >= calm_for
     return incident.changed(updated_at=now, calm_since=since, resolved_at=now if done else None)

@@ -31,6 +31,8 @@ class Proposal:
 
     ``share``: part of all mail that was expected in the scopes already held and this one together (0 to 1; None where
     no volume is known). ``other_ips``: how many further IPs carry the scope's mail, where the scope names an IP.
+    ``everybodys``: where other sellers see the same as this one, such as at an IP that a provider refuses.
+    ``itself``: the verdict on the mail in ``scope`` alone, where that is less than what the rule measured.
     """
 
     incident: Incident
@@ -41,6 +43,7 @@ class Proposal:
     share: float | None = None
     other_ips: int | None = None
     everybodys: Scope | None = None
+    itself: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +94,13 @@ def decide(proposal: Proposal, setting: Setting) -> Action | None:
 
 def wanted(proposal: Proposal) -> bool:
     """Whether the rule asks for a pause at all on this verdict."""
-    if proposal.verdict.state is not State.BAD:
-        return False
     if proposal.rule.pauses is Pauses.SHARED:
-        return proposal.shared
-    return proposal.rule.pauses is Pauses.ALWAYS and proposal.verdict.grade is Grade.PAUSE
+        return proposal.shared and proposal.verdict.state is State.BAD
+    return proposal.rule.pauses is Pauses.ALWAYS and _pause_grade(proposal.verdict)
+
+
+def _pause_grade(verdict: Verdict) -> bool:
+    return verdict.state is State.BAD and verdict.grade is Grade.PAUSE
 
 
 def _empty_scope(proposal: Proposal, _setting: Setting) -> str:
@@ -121,6 +126,16 @@ def _protected(proposal: Proposal, setting: Setting) -> str:
         return ""
     kept = ", ".join(f"{label} {' or '.join(values)}" for label, values in setting.guards.protected.items())
     return f"the scope overlaps protected mail ({kept}) and cannot be narrowed"
+
+
+def _not_bad_itself(proposal: Proposal, _setting: Setting) -> str:
+    found = proposal.itself
+    if found is None or _pause_grade(found):
+        return ""
+    if proposal.rule.pauses is Pauses.SHARED and found.state is State.BAD:
+        return ""
+    counts = f"{found.numerator:,} of {found.denominator:,}"
+    return f"the part that may be held ({proposal.scope}) is not surely bad itself: {counts}"
 
 
 def _everybodys(proposal: Proposal, _setting: Setting) -> str:
@@ -168,6 +183,7 @@ GUARDS: tuple[Guard, ...] = (
     _wider_than_measured,
     _old_evidence,
     _protected,
+    _not_bad_itself,
     _everybodys,
     _persons_key,
     _held_share,

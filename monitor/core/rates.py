@@ -31,6 +31,9 @@ PARTS: Mapping[Rate, Parts] = {
     Rate.COMPLAINT: Parts(above=("complaint",), below=("sent",), by_cohort=True),
 }
 
+# The hours of sending, from which a rate by cohort is counted, are kept without these labels.
+NOT_BY_HOUR = ("variant", "region")
+
 # Providers that send each complaint through a feedback loop. Gmail reports rates only, so its deliveries would make
 # every complaint rate look lower than it is (facts of 2026-11).
 COMPLAINING = ("yahoo", "outlook", "comcast", "cox", "fastmail", "mailru", "seznam", "laposte", "orange", "libero")

@@ -102,7 +102,7 @@ def cohort_counts(
     limits = ["sent_at >= toDateTime({since:Int64}, 'UTC')", "sent_at < toDateTime({until:Int64}, 'UTC')"]
     values: dict[str, Any] = {"since": _seconds(since), "until": _seconds(until)}
     if providers is not None:
-        limits.append("provider IN {providers:Array(String)}")
+        limits.append("hour.provider IN {providers:Array(String)}")
         values["providers"] = list(providers)
     if lag_class is not None:
         limits.append("lag <= {lag_class:UInt8}")

@@ -104,15 +104,18 @@ def _told(progress: Progress | None) -> dict[str, Any] | None:
 def _heard(told: dict[str, Any] | None) -> Progress | None:
     if told is None:
         return None
-    watermark = told["watermark"]
-    return Progress(
-        source=told["source"],
-        node=told["node"],
-        seen_at=_stamp(told["seen_at"]),
-        cursor=told["cursor"],
-        watermark=None if watermark is None else _stamp(watermark),
-        remember=told["remember"],
-    )
+    try:
+        watermark = told["watermark"]
+        return Progress(
+            source=told["source"],
+            node=told["node"],
+            seen_at=_stamp(told["seen_at"]),
+            cursor=told["cursor"],
+            watermark=None if watermark is None else _stamp(watermark),
+            remember=told["remember"],
+        )
+    except (KeyError, TypeError, OverflowError) as error:
+        raise ValueError("a frame whose head means nothing") from error
 
 
 def _micros(at: datetime) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Connection, String, Table, delete, select
+from sqlalchemy import JSON, BigInteger, Column, Connection, String, Table, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from monitor.ledger.columns import metadata
@@ -99,9 +99,12 @@ def _advance(conn: Connection, step: Progress) -> None:
         "seen_at": _micros(step.seen_at),
     }
     put = insert(_sources).values(values)
-    kept = {name: put.excluded[name] for name in ("cursor", "seen_at")}
+    kept: dict[str, Any] = {name: put.excluded[name] for name in ("cursor", "seen_at")}
     if step.watermark:
-        kept["watermark"] = put.excluded.watermark
+        # A backfill or a late retry tells of old mail, and takes back no promise.
+        kept["watermark"] = func.max(
+            func.coalesce(_sources.c.watermark, put.excluded.watermark), put.excluded.watermark
+        )
     conn.execute(put.on_conflict_do_update(index_elements=["source", "node"], set_=kept))
     gone = [name for name, value in step.remember.items() if value is None]
     if gone:
