@@ -103,10 +103,10 @@ def memory(spool: Spool, ledger: Engine, source: str, node: str) -> Memory:
             found.update(told.remember)
         return {name: value for name, value in found.items() if value is not None}
 
-    return Memory(newer[-1].cursor if newer else cursor, _Later(remembers))
+    return Memory(newer[-1].cursor if newer else cursor, Later(remembers))
 
 
-class _Later(Mapping[str, Any]):
+class Later(Mapping[str, Any]):
     """A mapping that is made when it is first looked into."""
 
     def __init__(self, make: Callable[[], Mapping[str, Any]]) -> None:

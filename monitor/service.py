@@ -29,7 +29,7 @@ from monitor.files import write
 from monitor.gate import Gate, utc_now
 from monitor.ledger import actions, incidents, journal, notices, providers
 from monitor.model import Batch, Deed, Rejected
-from monitor.ports import Collector, PluginError
+from monitor.ports import Collector, Memory, PluginError
 from monitor.stores import Stores
 from monitor.telemetry import Telemetry
 
@@ -70,8 +70,9 @@ class Core:
         self.cycle = Cycle(settings.rules, settings.guards, self.stores.facts, self.stores.ledger, told={HTTP})
         self.teller = tell.Teller(settings.alerts, self.stores.ledger, self._alert_failed)
         self.token = token(settings.token_file)
-        self._names = NameLimit()
+        self.names = NameLimit()
         self._learnt: dict[str, str] = {}
+        self._cursors: dict[str, Mapping[str, Any]] = {}
         self._failing_alerts = True  # until the ledger says otherwise
         self._stop = threading.Event()
         self._scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
@@ -120,7 +121,7 @@ class Core:
             node=node or self.node,
             now=now,
             bounds=bounds,
-            names=self._names,
+            names=self.names,
         )
         self.telemetry.observations.labels(source).inc(len(batch))
         for item in rejected:
@@ -188,10 +189,10 @@ class Core:
             self.health.errors.pop(part, None)
 
     def _collect(self, name: str, source: Collector) -> None:
-        memory = pipeline.memory(self.stores.spool, self.stores.ledger, name, self.node)
         try:
-            for batch in source.collect(memory, self.clock()):
+            for batch in source.collect(self._memory(name), self.clock()):
                 self.take(name, batch)
+                self._cursors[name] = batch.cursor
                 self._learn(batch)
                 if self._stop.is_set():
                     break
@@ -201,6 +202,16 @@ class Core:
             log.warning("source not readable", extra={"source": name, "error": str(error)})
         else:
             self.health.errors.pop(f"collector.{name}", None)
+
+    def _memory(self, name: str) -> Memory:
+        """Where the source stands; read from disk only at the first time, since all that waits there is read then."""
+
+        def stored() -> Memory:
+            return pipeline.memory(self.stores.spool, self.stores.ledger, name, self.node)
+
+        if name not in self._cursors:
+            return stored()
+        return Memory(self._cursors[name], pipeline.Later(lambda: stored().remembers))
 
     def _learn(self, batch: Batch) -> None:
         """Which provider a recipient domain's mail went to: known to the gate, which knows no relay."""

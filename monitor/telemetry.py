@@ -27,6 +27,9 @@ class Telemetry:
         self.dead_letters = Counter(
             f"{PREFIX}_dead_letters", "Frames set aside since the store refused them.", registry=registry
         )
+        self.names_folded = Counter(
+            f"{PREFIX}_names_folded", "Facts whose name became other: too many in a tenant's day.", registry=registry
+        )
         self.watermark = Gauge(
             f"{PREFIX}_source_watermark_timestamp_seconds",
             "Nothing older is still to come from the source.",
@@ -59,3 +62,9 @@ class Telemetry:
             buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
             registry=registry,
         )
+        self._reached: dict[Counter, float] = {}
+
+    def reach(self, counter: Counter, total: float) -> None:
+        """Bring a counter to a total that is counted elsewhere since the start."""
+        counter.inc(total - self._reached.get(counter, 0.0))
+        self._reached[counter] = total

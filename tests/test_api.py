@@ -209,6 +209,7 @@ def test_the_metrics_can_be_parsed_and_hold_no_name_from_mail(service: Mailvane)
         "mailvane_build_info",
     } <= names
     assert "secretseller" not in text
+    assert "mailvane_applied_total" in text
 
 
 def test_the_service_says_that_it_is_ready(service: Mailvane):
@@ -245,3 +246,49 @@ def test_a_second_service_on_the_same_data_says_so(service: Mailvane, tmp_path: 
     assert done.returncode == 1
     assert "in use" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_time_before_there_was_mail_stops_nothing(service: Mailvane):
+    status, said, _ = post(service, "/v1/events", line(at="0001-01-01T00:00:00+10:00", message_id="<old@shop.example>"))
+    assert (status, said["rejected_count"]) == (422, 1)
+    post(service, "/v1/events", line(message_id="<after@shop.example>"))
+    until(lambda: service.get("/v1/facts")["waiting"] == 0, "what came after it to be applied")
+    assert json.loads(get(service, "/readyz")[1])["status"] == "ready"
+
+
+def test_what_a_stranger_writes_never_becomes_a_metric_or_shows_an_address(service: Mailvane):
+    post(service, "/v1/events", line(**{"jo.bloggs@example.com": 1}))
+    post(service, "/v1/events", line(reply="x" * 120, recipient="jo.bloggs@example.com", kind="lost"))
+    assert "bloggs" not in get(service, "/metrics")[1].decode()
+    assert "jo.bloggs" not in json.dumps(service.get("/v1/rejected"))
+
+
+def test_a_body_of_very_many_lines_is_refused_at_once(service: Mailvane):
+    assert post(service, "/v1/events", b"a\n" * 200_001)[0] == 413
+
+
+def test_headers_without_end_are_refused(service: Mailvane):
+    import socket
+
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as stranger:
+        stranger.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+        answer = b""
+        try:
+            for _ in range(2000):
+                stranger.sendall(b"X-Filler: " + b"a" * 1000 + b"\r\n")
+            answer = stranger.recv(100)
+        except OSError:
+            answer = answer or b"HTTP/1.1 400"
+        assert answer.startswith(b"HTTP/1.1 4")
+
+
+def test_an_empty_token_file_opens_nothing(tmp_path: Path):
+    from monitor.errors import UserError
+    from monitor.service import token as read
+
+    (tmp_path / "token").write_text("")
+    with pytest.raises(UserError, match="holds no token"):
+        read(tmp_path / "token")
+    (tmp_path / "token").unlink()
+    assert len(read(tmp_path / "token")) >= 32
+    assert (tmp_path / "token").stat().st_mode & 0o077 == 0

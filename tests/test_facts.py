@@ -330,16 +330,6 @@ def test_messages_are_counted_once_however_often_they_were_deferred(facts: Facts
     assert queries.distinct_messages(facts, Kind.HELD) == 0
 
 
-def test_sending_ips_of_a_provider_are_told_by_volume(facts: Facts, told: Told) -> None:
-    for ip, kind, provider, many in (
-        ("192.0.2.1", Kind.SENT, "gmail", 3), ("192.0.2.2", Kind.BOUNCED, "gmail", 5),
-        ("192.0.2.3", Kind.SENT, "yahoo", 9), ("192.0.2.4", Kind.COMPLAINT, "gmail", 9), ("", Kind.SENT, "gmail", 9),
-    ):  # fmt: skip
-        told.add(kind, NOON, ip=ip, provider=provider, count=many)
-    told.put()
-    assert queries.sender_ips(facts, "gmail", NOON, NOON + MINUTE) == {"192.0.2.2": 5, "192.0.2.1": 3}
-
-
 # the window
 
 

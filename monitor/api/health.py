@@ -41,6 +41,11 @@ def _measure(core: Core) -> None:
     known, telemetry = core.status(), core.telemetry
     telemetry.spool_bytes.set(core.stores.spool.size)
     telemetry.spool_waiting.set(core.stores.spool.last - known["committed"])
+    tally = core.stores.applier.tally
+    telemetry.reach(telemetry.applied, tally.applied)
+    telemetry.reach(telemetry.duplicates, tally.duplicates)
+    telemetry.reach(telemetry.dead_letters, tally.dead_letters)
+    telemetry.reach(telemetry.names_folded, core.names.folded)
     telemetry.notices_owed.set(known["owed"])
     telemetry.held_share.set(float("nan") if known["held_share"] is None else known["held_share"])
     for (source, node), (mark, _) in known["heard"].items():

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Query, Response
 from monitor.api import words
 from monitor.api.check import refusal
 from monitor.core.rates import PARTS, Rate
+from monitor.cycle import STALE
 from monitor.facts import queries
 from monitor.facts.queries import Series
 from monitor.ledger import actions, incidents
 from monitor.model import LABELS, OWNED, named
-from monitor.cycle import STALE
 from monitor.service import VERSION, Core
 
 _MINUTE = timedelta(minutes=1)

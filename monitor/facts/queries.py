@@ -163,14 +163,6 @@ def distinct_messages(facts: Facts, kind: Kind) -> int:
     return _distinct(facts, "message", where, rows)
 
 
-def sender_ips(facts: Facts, provider: str, since: datetime, until: datetime) -> dict[str, int]:
-    """Attempts by sending IP at a provider, in the minutes [since, until), largest first."""
-    found = counts(facts, ("ip",), since, until, Scope(provider=provider))
-    volume = found.sent + found.deferred + found.bounced + found.expired
-    order = np.argsort(-volume, kind="stable")
-    return {found.scopes[row].ip: int(volume[row]) for row in order if found.scopes[row].ip and volume[row]}
-
-
 def _owned(by: Sequence[str]) -> tuple[str, ...]:
     """The labels of a grouping in their order; a name that sellers choose comes with the tenant who chose it."""
     if unknown := set(by) - set(LABELS):
