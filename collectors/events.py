@@ -57,12 +57,14 @@ class Events(Receiver):
         """The events of an NDJSON body as columns; lines that are none are rejected by number, field and reason."""
         events, rejected = _lines(body)
         kept: list[Event] = []
+        places: list[str] = []
         for number, event in events:
             if wrong := _wrong(event):
                 rejected.append(Rejected(why=wrong, where=f"line {number}"))
             else:
                 kept.append(event)
-        return Batch(columns=_columns(kept), watermark=_newest(kept), rejected=rejected)
+                places.append(f"line {number}")
+        return Batch(columns=_columns(kept), watermark=_newest(kept), rejected=rejected, places=places)
 
 
 _decoder = msgspec.json.Decoder(Event)

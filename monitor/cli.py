@@ -51,7 +51,13 @@ class Moment(click.ParamType[datetime]):
 
 def main() -> None:
     """The entry point: errors of the world end in one line rather than in a traceback."""
-    cli(prog_name="mailvane")
+    try:
+        cli(prog_name="mailvane", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(0)  # Ctrl-C is how one ends what runs; it has ended in order
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -188,21 +194,19 @@ def import_() -> None:
 
 @import_.command("sendlog")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option(
-    "--timezone", default="UTC", show_default=True, help="Zone of stamps that carry none, such as Europe/Prague."
-)
+@click.option("--timezone", help="Zone of stamps that carry none, such as Europe/Prague [the collector's, or UTC].")
 @click.option("--now", type=Moment(), help="The import's clock [the input's last stamp + 1 min].")
 @click.option("--data", type=click.Path(path_type=Path), help="The store to write to [service.data].")
-@click.option("--source", default="sendlog", show_default=True, help="Take patterns and maps from [collector.SOURCE].")
+@click.option("--source", help="Take patterns and maps from [collector.SOURCE] [the only sendlog collector].")
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON.")
 @click.pass_obj
 def import_sendlog(
     config: Path | None,
     files: tuple[Path, ...],
-    timezone: str,
+    timezone: str | None,
     now: datetime | None,
     data: Path | None,
-    source: str,
+    source: str | None,
     *,
     as_json: bool,
 ) -> None:
@@ -211,7 +215,7 @@ def import_sendlog(
 
     with _worded():
         settings = _settings(config)
-        summary = importing.sendlog(
+        summary, failed = importing.sendlog(
             files,
             settings=settings,
             data=data or settings.service.data,
@@ -220,7 +224,9 @@ def import_sendlog(
             source=source,
             clock=_now,
         )
-        click.echo(summary.json() if as_json else summary.text())
+    click.echo(summary.json() if as_json else summary.text())
+    if failed:
+        raise click.ClickException(failed)
 
 
 def _grant(config: Path | None, deed: str, scope: tuple[str, ...], span: timedelta, why: str, who: str | None) -> None:
@@ -230,7 +236,10 @@ def _grant(config: Path | None, deed: str, scope: tuple[str, ...], span: timedel
     with _ledger(config) as ledger, _worded(), ledger.begin() as conn:
         action = hand.grant(conn, Deed(deed), hand.scope_of(" ".join(scope)), span, who or _login(), why, _now())
     click.echo(f"{action.id}  {action.deed} {action.scope} until {action.until:%Y-%m-%d %H:%M:%S} UTC")
-    click.echo(f"undo it with: mailvane resume {action.id}")
+    if action.deed is Deed.PAUSE and not action.scope.stream:
+        click.echo("this holds transactional mail too: add stream=marketing to spare it")
+    option = f"--config {config} " if config else ""
+    click.echo(f"undo it with: mailvane {option}resume {action.id}")
 
 
 def _settings(config: Path | None) -> Any:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from monitor.core.judge import Pauses, Rule
@@ -70,7 +70,7 @@ class _Table(BaseModel):
 class Service(_Table):
     """``[service]``: where the data stands, where to listen, how often to judge."""
 
-    data: Path = Path("/var/lib/mailvane")
+    data: Annotated[Path, AfterValidator(Path.absolute)] = Path("/var/lib/mailvane")
     listen: Address = ("127.0.0.1", 8025)
     gate: Address = ("127.0.0.1", 8026)
     token_file: Path | None = None

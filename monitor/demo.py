@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -40,6 +42,8 @@ def run(*, port: int, seed: int, incidents: Sequence[str], data: Path | None) ->
         if one.scope.segment:
             # So that its mail is seen to go on when the pause has ended, although the list is used up.
             world = world.mailing(one.scope.tenant, one.scope.segment)
+    # The server raises the signal again when it has ended; as an exception the temporary directory is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as opened:
         listener = serving.bind("127.0.0.1", port)
         opened.callback(listener.close)

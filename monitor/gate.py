@@ -67,6 +67,7 @@ class Gate:
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self._lock = threading.Lock()
         self._reading = threading.Lock()
+        self._closed = False
         self.read_at: datetime | None = None
 
     def refresh(self) -> None:
@@ -112,7 +113,7 @@ class Gate:
         with self._lock:
             self._waiting.add(mine)
         try:
-            if self._set.generation == known:
+            if self._set.generation == known and not self._closed:
                 async with asyncio.timeout(seconds):
                     await mine[1].wait()
         except TimeoutError:
@@ -121,6 +122,11 @@ class Gate:
             with self._lock:
                 self._waiting.discard(mine)
         return self.current()
+
+    def close(self) -> None:
+        """Let those who wait go: the service ends."""
+        self._closed = True
+        self._wake()
 
     def _wake(self) -> None:
         with self._lock:

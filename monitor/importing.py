@@ -10,14 +10,16 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from pydantic import ValidationError
 
 from collectors.sendlog import Sendlog
 from monitor.config import Settings
+from monitor.errors import UserError
 from monitor.model import Batch, Kind
-from monitor.reading import Reader
+from monitor.reading import ImportFailed, Reader
 
 if TYPE_CHECKING:
     from monitor.stores import Stores
@@ -30,6 +32,7 @@ class Summary:
     """What an import did: lines read, events found, counted and known already, and the store's counts by hour."""
 
     timezone: str
+    source: str = ""
     lines: int = 0
     events: int = 0
     counted: int = 0
@@ -44,6 +47,7 @@ class Summary:
         """For machines."""
         return json.dumps(
             {
+                "source": self.source,
                 "lines": self.lines,
                 "events": self.events,
                 "counted": self.counted,
@@ -63,7 +67,7 @@ class Summary:
         pace = f", {self.lines / self.seconds:,.0f} lines/s" if self.seconds else ""
         told = [
             f"{self.lines:,} lines in {self.seconds:.1f} s{pace}",
-            f"{self.events:,} outcomes: {self.counted:,} counted, {self.duplicates:,} known already",
+            f"{self.events:,} outcomes of {self.source}: {self.counted:,} counted, {self.duplicates:,} known already",
         ]
         told += [f"  not read: {count:,} of {why}" for why, count in self.rejected.most_common()]
         kinds = [kind for kind in Kind if any(kind in row for row in self.hours.values())]
@@ -80,41 +84,59 @@ def sendlog(
     *,
     settings: Settings,
     data: Path,
-    timezone: str,
+    timezone: str | None,
     now: datetime | None,
-    source: str,
+    source: str | None,
     clock: Callable[[], datetime],
-) -> Summary:
-    """Import Postfix logs, oldest first, into the store under ``data``.
+) -> tuple[Summary, str]:
+    """Import Postfix logs, oldest first, into the store under ``data``; what was done, and what failed.
 
     Raises:
-        ImportFailed: a file can't be read; what was read before it is kept.
+        UserError: no such collector, or no such zone.
         DirectoryInUse: a service runs on that store.
     """
     began = clock()
-    configured = settings.collectors.get(source)
-    known = configured.model_dump() if isinstance(configured, Sendlog) else {"path": files[0]}
-    collector = Sendlog.model_validate({**known, "timezone": timezone})
-    summary = Summary(timezone)
+    name, collector = _collector(settings, source, timezone, files[0])
+    summary = Summary(collector.timezone, source=name)
+    failed = ""
     with closing(Reader(files, collector, now or began)) as reader:
         # Loaded beside the reading: the engine takes as long to load as a million lines take to read.
         from monitor.stores import Stores  # noqa: PLC0415
 
         with closing(Stores(data)) as stores:
             try:
-                last = _take_all(reader, stores, sum(file.stat().st_size for file in files), source, began, summary)
-            finally:
-                stores.applier.drain()  # what was read before a broken file is kept, and counted now
-            summary.clock = now or (last + timedelta(minutes=1) if last else None)
+                _take_all(reader, stores, sum(file.stat().st_size for file in files), name, began, summary)
+            except ImportFailed as error:
+                failed = str(error)
+            if now:
+                summary.clock = now
+            stores.applier.drain()
             _sum_up(stores, summary)
+    if not failed and summary.lines and not summary.events and summary.rejected.total() == summary.lines:
+        failed = "not one line could be read: is this a Postfix log?"
     summary.seconds = (clock() - began).total_seconds()
-    return summary
+    return summary, failed
 
 
-def _take_all(
-    reader: Reader, stores: Stores, size: int, source: str, now: datetime, summary: Summary
-) -> datetime | None:
-    """Put on disk what the reader brings, with a progress bar where somebody watches; the newest stamp."""
+def _collector(settings: Settings, source: str | None, timezone: str | None, file: Path) -> tuple[str, Sendlog]:
+    """The section whose patterns and maps are used, and the collector with them; without any, a plain one."""
+    known = {name: one for name, one in settings.collectors.items() if isinstance(one, Sendlog)}
+    if source is not None and source not in known:
+        raise UserError(f"there is no sendlog collector {source!r}: there is {', '.join(known) or 'none'}")
+    if source is None and len(known) > 1:
+        raise UserError(f"say whose log it is by --source: {', '.join(known)}")
+    name = source or next(iter(known), "sendlog")
+    values: dict[str, Any] = known[name].model_dump() if name in known else {"path": file}
+    if timezone:
+        values["timezone"] = timezone
+    try:
+        return name, Sendlog.model_validate(values)
+    except ValidationError as error:
+        raise UserError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+
+
+def _take_all(reader: Reader, stores: Stores, size: int, source: str, now: datetime, summary: Summary) -> None:
+    """Put on disk what the reader brings, with a progress bar where somebody watches."""
     last = 0
     with click.progressbar(
         length=size, label="Reading", file=sys.stderr, hidden=not sys.stderr.isatty(), show_pos=False
@@ -127,7 +149,7 @@ def _take_all(
     newest = datetime.fromtimestamp(last / 1e6, UTC) if last else None
     if newest:
         _take(Batch({}, watermark=newest), stores, source, now, summary)
-    return newest
+        summary.clock = newest + timedelta(minutes=1)
 
 
 def _take(batch: Batch, stores: Stores, source: str, now: datetime, summary: Summary) -> None:

@@ -7,7 +7,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 class Json(logging.Formatter):

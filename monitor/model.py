@@ -99,6 +99,7 @@ class Batch:
     ones take the column's default. Times are POSIX microseconds (int).
     ``cursor`` is where the next read goes on (JSON-able); ``watermark`` promises that nothing older is still to come.
     ``remember`` are changes to what the source must remember between reads (a value of None forgets the name).
+    ``places`` say where each row stood, such as "line 7", for whoever must find it again; empty where nobody must.
     ``rejected`` are items that could not be read, with the reason and the item scrubbed of addresses.
     """
 
@@ -107,6 +108,7 @@ class Batch:
     watermark: datetime | None = None
     remember: Mapping[str, Any] = field(default_factory=dict)
     rejected: Sequence[Rejected] = ()
+    places: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))

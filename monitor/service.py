@@ -198,8 +198,9 @@ class Core:
                     break
         except PluginError as error:
             self.telemetry.plugin_errors.labels("collector", name).inc()
+            if self.health.errors.get(f"collector.{name}") != str(error):  # once a change, not once a second
+                log.warning("source not readable", extra={"source": name, "error": str(error)})
             self.health.errors[f"collector.{name}"] = str(error)
-            log.warning("source not readable", extra={"source": name, "error": str(error)})
         else:
             self.health.errors.pop(f"collector.{name}", None)
 

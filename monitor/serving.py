@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 
 from monitor import logs
 from monitor.api.app import build
 from monitor.config import Settings
+from monitor.gate import Gate
 from monitor.service import Core
 
 
@@ -37,7 +39,7 @@ def serve(
         h11_max_incomplete_event_size=64 << 10,
         limit_concurrency=2000,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config, core.gate).run(sockets=[listener])
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -53,8 +55,19 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise OSError(
-            f"{host}:{port} can't be listened on: {error.strerror}; choose another [service] listen"
-        ) from error
+        raise OSError(f"{host}:{port} can't be listened on: {error.strerror}; choose another port") from error
     listener.set_inheritable(True)
     return listener
+
+
+class _Server(uvicorn.Server):
+    """Lets long-polls go when a signal comes: it would wait for them."""
+
+    def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
+        super().__init__(config)
+        self._gate = gate
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The signal's handler."""
+        self._gate.close()
+        super().handle_exit(sig, frame)

@@ -19,6 +19,7 @@ class Stores:
     """Keyring, spool, facts and ledger of one data directory, opened together."""
 
     def __init__(self, data: Path, spool_limit: int = 4 << 30) -> None:
+        data = data.absolute()
         data.mkdir(parents=True, exist_ok=True)
         data.chmod(0o700)
         with ExitStack() as opened:

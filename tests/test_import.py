@@ -99,3 +99,54 @@ def test_the_real_log_gives_the_counts_that_were_counted_by_hand(tmp_path: Path)
             wanted.update({(hour, kind): int(row[kind]) for kind in (*STATUSES, "expired") if int(row[kind])})
     assert Counter({(hour, kind): n for hour, kinds in told["hours"].items() for kind, n in kinds.items()}) == wanted
     assert told["distinct_messages"]["deferred"] == 610
+
+
+def configured(tmp_path: Path, *names: str) -> Path:
+    config = tmp_path / "mailvane.toml"
+    config.write_text(
+        "".join(
+            f'[collector.{name}]\nkind = "sendlog"\npath = "/x"\ntimezone = "Europe/Prague"\ntenant = "shop"\n'
+            for name in names
+        )
+    )
+    return config
+
+
+def by(config: Path, data: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [
+        *program(),
+        "--config",
+        str(config),
+        "import",
+        "sendlog",
+        *map(str, words),
+        "--data",
+        str(data),
+        "--json",
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_the_only_sendlog_collector_lends_its_settings(tmp_path: Path, log: Path):
+    done = by(configured(tmp_path, "mail"), tmp_path / "data", log)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["source"], told["timezone"]) == ("mail", "Europe/Prague")
+
+
+def test_with_several_collectors_one_must_be_named(tmp_path: Path, log: Path):
+    config = configured(tmp_path, "mail", "news")
+    done = by(config, tmp_path / "data", log)
+    assert done.returncode == 1
+    assert "--source: mail, news" in done.stderr
+    assert "no sendlog collector 'other'" in by(config, tmp_path / "data", log, "--source", "other").stderr
+    assert json.loads(by(config, tmp_path / "data", log, "--source", "news").stdout)["source"] == "news"
+
+
+def test_a_file_that_is_no_log_is_said_to_be_none(tmp_path: Path):
+    other = tmp_path / "passwd"
+    other.write_text("root:x:0:0\n" * 20)
+    done = run(tmp_path / "data", other)
+    assert done.returncode == 1
+    assert "is this a Postfix log?" in done.stderr
+    assert json.loads(done.stdout)["rejected"]

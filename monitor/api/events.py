@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from collectors.events import Events, schema
 from monitor.api.access import unauthorized
 from monitor.api.check import refusal
+from monitor.model import Rejected
 from monitor.service import HTTP, Core
 from monitor.spool import SpoolFull
 
@@ -77,10 +78,14 @@ def _taken(core: Core, receiver: Events, body: bytes) -> Response:
     accepted = len(batch) - (len(rejected) - len(batch.rejected))
     said = {
         "accepted": accepted,
-        "rejected": [{"where": item.where, "why": item.why} for item in rejected[:SHOWN]],
+        "rejected": [{"where": item.where, "why": item.why} for item in sorted(rejected, key=_number)[:SHOWN]],
         "rejected_count": len(rejected),
     }
     return JSONResponse(said, status_code=422 if rejected and not accepted else 202)
+
+
+def _number(item: Rejected) -> int:
+    return int(item.where.removeprefix("line ") or 0)
 
 
 def _later(why: str) -> Response:

@@ -39,7 +39,7 @@ def prepare(
     bounds: tuple[datetime, datetime] | None,
     names: NameLimit | None = None,
 ) -> tuple[pa.Table, list[Rejected]]:
-    """The batch as ``ROWS``, and the rows that were set aside (``where``: the row's place in the batch, from 0).
+    """The batch as ``ROWS``, and the rows that were set aside (``where``: as ``batch.places`` says it).
 
     Set aside: an unknown kind, no time or one outside of ``bounds``, a seller's name without its tenant, a count
     that is no positive number, and rows that nothing identifies. ``sent_at`` is drawn into the sixty days before
@@ -54,7 +54,7 @@ def prepare(
     at, count = _longs(columns["at"]), _longs(columns["count"])
     reasons = _reasons(columns, codes, at, count, bounds)
     bad = np.logical_or.reduce([flags for _, flags in reasons])
-    rejected = _rejected(columns, reasons, bad)
+    rejected = _rejected(columns, reasons, bad, batch.places)
     if rejected:
         keep = ~bad
         columns = {name: _kept(values, keep) for name, values in columns.items()}
@@ -123,20 +123,23 @@ def _reasons(
     return [
         ("unknown kind", codes == 0),
         ("no time, or one that no mail has", _outside(at, _EVER)),
-        ("the time is outside of what is kept", _outside(at, bounds or _EVER)),
+        ("older than events are kept", at < _micros((bounds or _EVER)[0])),
+        ("the time is ahead of our clock", at > _micros((bounds or _EVER)[1])),
         *((f"{label} without tenant", no_tenant & _said(columns[label])) for label in OWNED),
         ("the count is no positive number", (count < 1) | (count > 0xFFFFFFFF)),
         ("neither message_id nor id", ~_said(columns["message_id"]) & ~_said(columns["id"])),
     ]
 
 
-def _rejected(columns: dict[str, Sequence[Any]], reasons: list[tuple[str, _Flags]], bad: _Flags) -> list[Rejected]:
+def _rejected(
+    columns: dict[str, Sequence[Any]], reasons: list[tuple[str, _Flags]], bad: _Flags, places: Sequence[str]
+) -> list[Rejected]:
     found: list[Rejected] = []
     for row in map(int, np.flatnonzero(bad)):
         why = next(why for why, flags in reasons if flags[row])
         shown = (f"{name}={columns[name][row]}" for name in ("kind", "at", "count", *LABELS) if columns[name][row])
         sample = scrub(" ".join(shown)) if len(found) < _SAMPLES else ""
-        found.append(Rejected(why=why, where=str(row), sample=sample))
+        found.append(Rejected(why=why, where=places[row] if places else f"row {row}", sample=sample))
     return found
 
 
