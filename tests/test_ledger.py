@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
 from monitor import hand
-from monitor.core.leases import active
+from monitor.core.leases import active, ended
 from monitor.gate import Gate
 from monitor.ledger import actions, incidents, notices, providers
 from monitor.ledger.db import open_ledger
@@ -32,7 +32,7 @@ def test_an_action_comes_back_as_it_was_written(ledger: Engine):
     with ledger.begin() as conn:
         written = actions.append(conn, pause(evidence={"numerator": 3}))
         assert written
-        assert actions.by_id(conn, "1@0") == written
+        assert actions.newest(conn, 1) == (written,)
         assert written.evidence == {"numerator": 3}
 
 
@@ -56,6 +56,9 @@ def test_what_is_in_force_can_be_told_from_the_stored_part_alone(ledger: Engine)
             now = NOW + minutes(after)
             stored = active(actions.in_force(conn, now), now)
             assert {lease.id for lease in stored} == {lease.id for lease in active(log, now)}
+            seen = [action for action in log if action.at <= now]
+            if len(seen) == len(log):
+                assert actions.generation_parts(conn, now)[1] == ended(log, now), "the query says what the fold says"
 
 
 def test_the_generation_moves_when_a_lease_ends_or_is_resumed(ledger: Engine):

@@ -112,11 +112,6 @@ def of_incidents(conn: Connection, ids: Sequence[int]) -> dict[int, tuple[Action
     return {number: tuple(actions) for number, actions in found.items()}
 
 
-def by_id(conn: Connection, action_id: str) -> Action | None:
-    """The entry with that id."""
-    return _one(conn, select(_actions).where(_actions.c.id == action_id))
-
-
 def pauses_since(conn: Connection, at: datetime) -> tuple[Action, ...]:
     """The pauses that were in force at some moment after ``at``."""
     chosen = (_actions.c.deed == Deed.PAUSE) & (_actions.c.until > at)
