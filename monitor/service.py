@@ -129,12 +129,22 @@ class Core:
         self.health.set_aside(source, rejected)
         return rejected
 
+    def complete_to(self) -> datetime | None:
+        """Up to when at least one source has told everything."""
+        with self.stores.ledger.connect().execution_options(reads=True) as conn:
+            return complete_to(conn, self.clock())
+
+    def waiting(self) -> int:
+        """Frames that are on disk and not yet counted."""
+        with self.stores.ledger.connect().execution_options(reads=True) as conn:
+            committed, _ = journal.position(conn)
+        return self.stores.spool.last - committed
+
     def status(self) -> dict[str, Any]:
         """What is known of sources, mode and held share, in plain values."""
         now = self.clock()
         with self.stores.ledger.connect().execution_options(reads=True) as conn:
             heard = journal.watermarks(conn)
-            committed, _ = journal.position(conn)
             until = complete_to(conn, now)
             held = active(actions.in_force(conn, now), now)
             owed = notices.owed(conn)
@@ -145,7 +155,6 @@ class Core:
             "now": now,
             "complete_to": until,
             "heard": heard,
-            "committed": committed,
             "held": held,
             "held_share": share,
             "owed": owed,

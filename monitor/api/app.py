@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monitor.api import check, events, hand, health, look
 from monitor.service import VERSION, Core
@@ -51,12 +53,26 @@ def build(core: Core, *, demo: bool = False, closing: Callable[[], None] = lambd
     async def now() -> FileResponse:
         return FileResponse(page / "index.html", headers={"Cache-Control": "no-cache"})
 
-    @app.middleware("http")
-    async def guarded(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await call(request)
-        response.headers.update(HEADERS)
-        if request.url.path.startswith("/static/"):
-            response.headers["Cache-Control"] = "no-cache"  # modules of two versions must not meet in a browser
-        return response
-
+    app.add_middleware(_Headers)
     return app
+
+
+class _Headers:
+    """Adds the headers to each answer. Starlette's own wrapper would cost each question a task and a queue."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        # Modules of two versions must not meet in a browser.
+        more = {**HEADERS, "Cache-Control": "no-cache"} if scope["path"].startswith("/static/") else HEADERS
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(more)
+            await send(message)
+
+        await self._app(scope, receive, with_headers)

@@ -77,7 +77,7 @@ def answered(gate: Gate, scope: Scope, key: str) -> dict[str, Any]:
     now = gate.now
     return {
         "answer": "held" if said.held else "send",
-        "generation": gate.current().generation,
+        "generation": gate.generation,
         "lease": words.lease(found, now) if found else None,
         "until": words.stamp(found.until) if found else None,
         "ttl": max(0.0, round((found.until - now).total_seconds(), 3)) if found else None,

@@ -40,7 +40,7 @@ def _measure(core: Core) -> None:
     """Gauges are read when they are asked for."""
     known, telemetry = core.status(), core.telemetry
     telemetry.spool_bytes.set(core.stores.spool.size)
-    telemetry.spool_waiting.set(core.stores.spool.last - known["committed"])
+    telemetry.spool_waiting.set(core.waiting())
     tally = core.stores.applier.tally
     telemetry.reach(telemetry.applied, tally.applied)
     telemetry.reach(telemetry.duplicates, tally.duplicates)

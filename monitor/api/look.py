@@ -36,7 +36,7 @@ def router(core: Core, *, demo: bool) -> APIRouter:
             "mode": core.settings.automation.mode,
             "demo": demo,
             "now": words.stamp(now),
-            "generation": core.gate.current().generation,
+            "generation": core.gate.generation,
             "held_share": known["held_share"],
             "complete_to": words.stamp(known["complete_to"]),
             "notices_owed": known["owed"],
@@ -78,7 +78,7 @@ def router(core: Core, *, demo: bool) -> APIRouter:
             "step": 60,
             "since": words.stamp(since),
             "until": words.stamp(until),
-            "complete_to": words.stamp(core.status()["complete_to"]),
+            "complete_to": words.stamp(core.complete_to()),
             "series": [{"scope": named(one.scope), "points": _points(one, parts.above, parts.below)} for one in most],
         }
 
@@ -100,8 +100,7 @@ def router(core: Core, *, demo: bool) -> APIRouter:
 
         They must agree as soon as `waiting` (frames on disk that are not yet applied) is 0.
         """
-        waiting = core.stores.spool.last - core.status()["committed"]
-        return {"waiting": waiting, **queries.totals(core.stores.facts)}
+        return {"waiting": core.waiting(), **queries.totals(core.stores.facts)}
 
     @api.get("/v1/rejected")
     def rejected() -> Any:
