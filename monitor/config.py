@@ -6,20 +6,29 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from monitor.core.judge import Pauses, Rule
-from monitor.core.policy import Guards
-from monitor.core.rates import NOT_BY_HOUR, PARTS, Rate
+from monitor.core.judge import Rule
+from monitor.core.rates import NOT_BY_HOUR, PARTS
 from monitor.model import LABELS, OWNED
 from monitor.plugins import load as load_plugin
-from monitor.ports import Actuator, Detector, Duration, Notifier, Plugin, Source
+from monitor.ports import Actuator, Detector, Notifier, Plugin, Source
+from monitor.settings import (
+    DEFAULT_RULES,
+    Automation,
+    GuardLimits,
+    Protected,
+    Retention,
+    RuleTable,
+    Section,
+    Service,
+    Settings,
+)
 
 PLACES = (Path("mailvane.toml"), Path("/etc/mailvane/mailvane.toml"))
 
@@ -49,156 +58,7 @@ class ConfigError(Exception):
         super().__init__("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
 
 
-def address(text: object) -> object:
-    """(host, port) from a text such as 127.0.0.1:8025 or [::1]:8025; what is no text passes through."""
-    if not isinstance(text, str):
-        return text
-    host, colon, port = text.rpartition(":")
-    host = host.strip("[]")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{text!r} is no address: write host:port, such as 127.0.0.1:8025")
-    return host, int(port)
-
-
-Address = Annotated[tuple[str, int], BeforeValidator(address)]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Service(_Table):
-    """``[service]``: where the data stands, where to listen, how often to judge."""
-
-    data: Annotated[Path, AfterValidator(Path.absolute)] = Path("/var/lib/mailvane")
-    listen: Address = ("127.0.0.1", 8025)
-    gate: Address = ("127.0.0.1", 8026)
-    token_file: Path | None = None
-    cycle: Duration = timedelta(seconds=10)
-    spool_limit: Annotated[int, Field(ge=1 << 20)] = 4 << 30  # bytes
-
-
-class Automation(_Table):
-    """``[automation]``: whether automation's key turns anything."""
-
-    mode: Literal["dry-run", "enforce"] = "dry-run"
-
-
-class GuardLimits(_Table):
-    """``[guards]``: limits on what automation may hold."""
-
-    held_share: Annotated[float, Field(gt=0, le=1)] = 0.2
-    actions_per_hour: Annotated[int, Field(ge=1)] = 6
-    evidence_age: Duration = timedelta(minutes=15)
-
-
-class Protected(_Table):
-    """``[protected]``: mail that automation never holds."""
-
-    stream: tuple[str, ...] = ("transactional",)
-
-
-class Retention(_Table):
-    """``[retention]``: how long each grain is kept."""
-
-    events: Duration = timedelta(days=30)
-    leaf: Duration = timedelta(days=7)
-    minute: Duration = timedelta(days=90)
-    hour: Duration = timedelta(days=730)
-
-
-class RuleTable(BaseModel):
-    """``[rule.NAME]``: the keys that are the rule's own; all others belong to its detector (``kind``)."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    rate: Rate
-    by: tuple[str, ...]
-    window: Duration
-    lease: Duration = timedelta(minutes=60)
-    calm_for: Duration | None = None
-    pauses: Pauses = Pauses.NEVER
-    tenants: Annotated[int, Field(ge=2)] = 3
-    providers: tuple[str, ...] = ()
-    enabled: bool = True
-
-
-# The providers' own limits: bounces as Amazon SES reviews and pauses senders, complaints as Google and Yahoo.
-DEFAULT_RULES: Mapping[str, Mapping[str, Any]] = {
-    "bounce-seller": {
-        "kind": "threshold",
-        "rate": "bounce",
-        "by": ["tenant", "segment"],
-        "window": "5m",
-        "min_volume": 200,
-        "alert": 0.05,
-        "pause": 0.10,
-        "lease": "60m",
-        "pauses": "always",
-    },
-    "bounce-ip": {
-        "kind": "threshold",
-        "rate": "bounce",
-        "by": ["ip", "provider"],
-        "window": "5m",
-        "min_volume": 500,
-        "alert": 0.05,
-        "pause": 0.10,
-        "lease": "60m",
-        "pauses": "shared",
-    },
-    "complaint-seller": {
-        "kind": "threshold",
-        "rate": "complaint",
-        "by": ["tenant", "segment"],
-        "window": "24h",
-        "min_volume": 1000,
-        "alert": 0.001,
-        "pause": 0.003,
-        "lease": "60m",
-        "pauses": "always",
-    },
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """A whole valid configuration. ``source`` names its file, or says that there is none."""
-
-    source: str
-    service: Service = field(default_factory=Service)
-    automation: Automation = field(default_factory=Automation)
-    guard_limits: GuardLimits = field(default_factory=GuardLimits)
-    protected: Protected = field(default_factory=Protected)
-    retention: Retention = field(default_factory=Retention)
-    rules: tuple[Rule, ...] = ()
-    collectors: Mapping[str, Source] = field(default_factory=dict)
-    alerts: Mapping[str, Notifier] = field(default_factory=dict)
-    actuators: Mapping[str, Actuator] = field(default_factory=dict)
-
-    @property
-    def guards(self) -> Guards:
-        """What policy needs to know."""
-        return Guards(
-            held_share=self.guard_limits.held_share,
-            actions_per_hour=self.guard_limits.actions_per_hour,
-            evidence_age=self.guard_limits.evidence_age,
-            protected={"stream": self.protected.stream},
-            dry_run=self.automation.mode == "dry-run",
-        )
-
-    @property
-    def ledger(self) -> Path:
-        """The ledger's file."""
-        return self.service.data / "ledger.sqlite"
-
-    @property
-    def token_file(self) -> Path:
-        """Where the bearer token of the API stands."""
-        return self.service.token_file or self.service.data / "token"
-
-
-_PLAIN: Mapping[str, tuple[str, type[_Table]]] = {
+_PLAIN: Mapping[str, tuple[str, type[Section]]] = {
     "service": ("service", Service),
     "automation": ("automation", Automation),
     "guards": ("guard_limits", GuardLimits),

@@ -13,8 +13,9 @@ from pathlib import Path
 import click
 
 from monitor import serving
-from monitor.config import Settings, parse
+from monitor.config import parse
 from monitor.service import token
+from monitor.settings import Settings
 from monitor.simulator.dispatcher import run as dispatch
 from monitor.simulator.incidents import describe, script
 from monitor.simulator.world import Marketplace

@@ -16,10 +16,10 @@ import click
 from pydantic import ValidationError
 
 from collectors.sendlog import Sendlog
-from monitor.config import Settings
 from monitor.errors import UserError
 from monitor.model import Batch, Kind
 from monitor.reading import ImportFailed, Reader
+from monitor.settings import Settings
 
 if TYPE_CHECKING:
     from monitor.stores import Stores

@@ -19,7 +19,6 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from collectors.sendlog import learnt
 from monitor import pipeline, tell
-from monitor.config import Settings
 from monitor.core.leases import active
 from monitor.cycle import Cycle, complete_to
 from monitor.errors import UserError
@@ -30,6 +29,7 @@ from monitor.gate import Gate, utc_now
 from monitor.ledger import actions, incidents, journal, notices, providers
 from monitor.model import Batch, Deed, Rejected
 from monitor.ports import Collector, Memory, PluginError
+from monitor.settings import Settings
 from monitor.stores import Stores
 from monitor.telemetry import Telemetry
 

@@ -10,9 +10,9 @@ import uvicorn
 
 from monitor import logs
 from monitor.api.app import build
-from monitor.config import Settings
 from monitor.gate import Gate
 from monitor.service import Core
+from monitor.settings import Settings
 
 
 def serve(

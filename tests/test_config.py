@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from monitor.config import ConfigError, Settings, find, load, parse
+from monitor.config import ConfigError, find, load, parse
 from monitor.ports import Duration, Plugin, duration
+from monitor.settings import Settings
 
 
 def problems(tables: dict[str, Any], env: dict[str, str] | None = None) -> dict[str, str]:
