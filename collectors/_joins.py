@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from collectors._labels import PARTS, Names, merged
+from monitor.naming import PARTS, Names, merged
 
 LIMIT = 200_000  # messages: about 100 MB
 _HOSTS = 1_000

@@ -9,16 +9,14 @@ from typing import Any
 
 from collectors._grammar import ABOUT_A_RECIPIENT, EXPIRED, HEADER, PLAIN, STAMPED, USER, grammar
 from collectors._joins import Joins
-from collectors._labels import PARTS, UNKNOWN, Labels
 from collectors._lines import LIMIT, Lines
-from collectors._once import Once
 from collectors._relays import NOWHERE, Programs, Relays
 from collectors._stamps import Stamps
-from monitor.model import Batch, Kind, Rejected
+from monitor.model import MARKER, Batch, Kind, Rejected
+from monitor.naming import PARTS, UNKNOWN, Labels
+from monitor.once import Once
 from monitor.scrub import scrub
 
-# What the replies say with which our pauses keep mail in the queue: such a line is neither a deferral nor evidence.
-MARKER = "paused by mailvane"
 NO_LOG_LINE = "no log line"
 INCOMPLETE = "incomplete status line"
 UNKNOWN_STATUS = "unknown status"

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
+from monitor.naming import domain_of
+
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
 
@@ -134,11 +136,6 @@ def provider_of(relay: str) -> str:
     if "/" in host or ":" in host or host.rpartition(".")[2].isdigit():
         return ""
     return _public_suffixes().privatesuffix(host) or ""
-
-
-def domain_of(address: str) -> str:
-    """The domain of a mail address in lower case; empty where it has none."""
-    return address.rpartition("@")[2].lower().rstrip(".") if "@" in address else ""
 
 
 def learnt(columns: Mapping[str, Sequence[Any]]) -> dict[str, str]:

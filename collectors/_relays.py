@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
-from collectors._once import Once
 from collectors._provider import provider_of
+from monitor.once import Once
 
 _RELAY = re.compile(r"([^\[]*)\[([^\]]*)\](?::(\d+))?")
 # No relay is named where no session came about, or where an earlier failure is repeated; the reply then names the host.

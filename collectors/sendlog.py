@@ -14,16 +14,16 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from collectors._joins import Joins
-from collectors._labels import PARTS, Labels
-from collectors._postfix import MARKER, Parser
+from collectors._postfix import Parser
 from collectors._provider import learnt, provider_of
 from collectors._relays import Programs, Relays
 from collectors._stamps import Stamps
 from collectors._tail import Piece, Position, follow
 from monitor.model import OWNED, Batch, Rejected
+from monitor.naming import Labels, Pattern
 from monitor.ports import Collector, Duration, Memory, PluginError
 
-__all__ = ["LOST", "MARKER", "Parser", "Sendlog", "learnt", "provider_of"]
+__all__ = ["LOST", "Parser", "Sendlog", "learnt", "provider_of"]
 
 LOST = "rotated away before it was read"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -44,19 +44,8 @@ def _address(text: str) -> str:
         raise ValueError(f"{text!r} is no IP address") from error
 
 
-def _pattern(text: str) -> str:
-    try:
-        groups = re.compile(text).groupindex
-    except re.error as error:
-        raise ValueError(f"no regular expression: {error}") from error
-    if not groups or set(groups) - set(PARTS):
-        raise ValueError(f"name its groups, such as (?P<tenant>…), out of {', '.join(PARTS)}")
-    return text
-
-
 Zone = Annotated[str, AfterValidator(_zone)]
 Address = Annotated[str, AfterValidator(_address)]
-Pattern = Annotated[str, AfterValidator(_pattern)]
 Part = Literal["domain", "stream", "tenant", "segment", "campaign", "variant", "region"]
 
 

@@ -77,11 +77,11 @@ def cli(ctx: click.Context, config: Path | None) -> None:
 @click.pass_obj
 def run(config: Path | None) -> None:
     """Run the service."""
-    from monitor import serving
+    from monitor import core_process
 
     settings = _settings(config)
     with _worded():
-        serving.serve(settings)
+        core_process.serve(settings)
 
 
 @cli.command()

@@ -13,14 +13,15 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from monitor.core.judge import Rule
 from monitor.core.rates import NOT_BY_HOUR, PARTS
+from monitor.core.rules import Rule
 from monitor.model import LABELS, OWNED
 from monitor.plugins import load as load_plugin
 from monitor.ports import Actuator, Detector, Notifier, Plugin, Source
 from monitor.settings import (
     DEFAULT_RULES,
     Automation,
+    GateSettings,
     GuardLimits,
     Protected,
     Retention,
@@ -87,10 +88,29 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ) -> Settings:
     Raises:
         ConfigError: with every mistake in it.
     """
+    return parse(*_tables(path), env)
+
+
+def load_gate(path: Path | None, env: Mapping[str, str] = os.environ) -> GateSettings:
+    """What of a file concerns the gate, so that it loads no plugin but its own.
+
+    Raises:
+        ConfigError: with every mistake in those sections.
+    """
+    tables, source = _tables(path)
+    problems: list[Problem] = []
+    service = _plain(Service, tables.get("service", {}), "service", problems)
+    actuators = _plugins(tables, "actuator", env, problems)
+    if problems or service is None:
+        raise ConfigError(source, problems)
+    return GateSettings(source, service, actuators)
+
+
+def _tables(path: Path | None) -> tuple[Mapping[str, Any], str]:
     if path is None:
-        return parse({}, "defaults (no configuration file)", env)
+        return {}, "defaults (no configuration file)"
     try:
-        return parse(tomllib.loads(path.read_text("utf-8")), str(path), env)
+        return tomllib.loads(path.read_text("utf-8")), str(path)
     except OSError as error:
         problem = Problem(str(path), f"can't be read: {error.strerror}", "check the path and its permissions")
         raise ConfigError(str(path), [problem]) from error
@@ -110,16 +130,23 @@ def parse(tables: Mapping[str, Any], source: str, env: Mapping[str, str] = os.en
     parts: dict[str, Any] = {
         attribute: _plain(model, tables.get(name, {}), name, problems) for name, (attribute, model) in _PLAIN.items()
     }
-    for section, (attribute, package, port) in _PLUGGED.items():
-        parts[attribute] = {
-            name: plugin
-            for name, table in _named_tables(tables, section, problems)
-            if (plugin := _plugin(package, port, table, f"{section}.{name}", env, problems))
-        }
+    for section, (attribute, _, _) in _PLUGGED.items():
+        parts[attribute] = _plugins(tables, section, env, problems)
     parts["rules"] = tuple(_rules(tables, problems))
     if problems:
         raise ConfigError(source, problems)
     return Settings(source=source, **parts)
+
+
+def _plugins(
+    tables: Mapping[str, Any], section: str, env: Mapping[str, str], problems: list[Problem]
+) -> dict[str, Any]:
+    _, package, port = _PLUGGED[section]
+    return {
+        name: plugin
+        for name, table in _named_tables(tables, section, problems)
+        if (plugin := _plugin(package, port, table, f"{section}.{name}", env, problems))
+    }
 
 
 def _plain(model: type[M], table: object, path: str, problems: list[Problem]) -> M | None:

@@ -12,10 +12,11 @@ import numpy as np
 from sqlalchemy import Connection, Engine
 
 from monitor.core.incidents import track
-from monitor.core.judge import HALF, Pauses, Rule, Table, is_a_sellers, is_shared, judge, shares
+from monitor.core.judge import HALF, Table, is_a_sellers, is_shared, judge, shares
 from monitor.core.leases import active
 from monitor.core.policy import Guards, Proposal, Setting, decide, narrowed
 from monitor.core.rates import PARTS
+from monitor.core.rules import Pauses, Rule
 from monitor.facts import queries
 from monitor.facts.queries import Counts
 from monitor.facts.store import Facts

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from monitor import serving
+from monitor import core_process, serving
 from monitor.config import parse
 from monitor.service import token
 from monitor.settings import Settings
@@ -61,7 +61,7 @@ def run(*, port: int, seed: int, incidents: Sequence[str], data: Path | None) ->
         _introduce(url, where, describe(planned))
         marketplace.start()
         try:
-            serving.serve(settings, demo=True, bound=listener, closing=stop.set)
+            core_process.serve(settings, demo=True, bound=listener, closing=stop.set)
         finally:
             stop.set()
             marketplace.join()

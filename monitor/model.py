@@ -223,6 +223,8 @@ class Deed(StrEnum):
 
 
 AUTOMATION = "automation"
+# What the replies say with which our pauses keep mail in a queue: such a reply is neither a deferral nor evidence.
+MARKER = "paused by mailvane"
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,3 +278,14 @@ class Lease:
     def by_person(self) -> bool:
         """Whose key turned: a person's or automation's."""
         return self.who != AUTOMATION
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the sender of one message is told; ``lease`` is what decided it, None when no lease applies."""
+
+    held: bool
+    lease: Lease | None = None
+
+
+SEND = Answer(held=False)

@@ -10,11 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from monitor.model import Action, Batch, Incident, Lease, Scope
+from monitor.model import LABELS, Action, Answer, Batch, Incident, Lease, Scope
 
 if TYPE_CHECKING:  # the gate imports this page and must stay light
     import numpy as np
@@ -155,3 +155,35 @@ class Actuator(Plugin, ABC):
     @abstractmethod
     def expresses(self, scope: Scope) -> Scope | None:
         """The scope itself if the tier can pause exactly it, a narrower one if only that, None if not at all."""
+
+
+ALL = frozenset(LABELS)
+
+
+class Current(Protocol):
+    """What the gate knows just now: an actuator that listens asks it for each message."""
+
+    def check(self, message: Scope, key: str = "", knows: frozenset[str] = ALL) -> Answer:
+        """What the sender of a message with these labels is told; the same ``key`` gets the same answer.
+
+        ``knows`` are the labels that the asker can ever tell of a message. A person's lease that names another one may
+        let pass what it can't tell apart, so then it is let pass: in doubt we do not pause.
+        """
+
+    def provider(self, domain: str) -> str:
+        """The mailbox provider of a recipient domain, as learnt from the relays that took its mail; "" unknown."""
+
+    def refused(self, server: str, reason: str) -> None:
+        """Count a request or connection that was turned away; both come from a small fixed set of words."""
+
+
+class Listener(Actuator):
+    """A tier that asks us rather than being told; the gate serves it, so it must stay light."""
+
+    @abstractmethod
+    async def serve(self, current: Current) -> None:
+        """Answer until cancelled.
+
+        Raises:
+            PluginError: an address can't be listened on.
+        """

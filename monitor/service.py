@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,10 @@ from monitor.model import Batch, Deed, Rejected
 from monitor.ports import Collector, Memory, PluginError
 from monitor.settings import Settings
 from monitor.stores import Stores
-from monitor.telemetry import Telemetry
+from monitor.telemetry import VERSION, Telemetry
 
 log = logging.getLogger(__name__)
 
-VERSION = version("mailvane")
 FUTURE = timedelta(minutes=10)  # how far a peer's clock may run ahead of ours
 SHORTEST_TOKEN = 16
 HTTP = "http"  # the source that is told rather than asked

@@ -1,45 +1,45 @@
-"""The HTTP server around a core."""
+"""An HTTP server that strangers can't make grow: around the core's application and around the gate's."""
 
 from __future__ import annotations
 
+import asyncio
+import resource
 import socket
-from collections.abc import Callable
 from types import FrameType
+from typing import Any, ClassVar
 
 import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from monitor import logs
-from monitor.api.app import build
+from monitor import notify
 from monitor.gate import Gate
-from monitor.service import Core
-from monitor.settings import Settings
+from monitor.telemetry import GateMetrics
+
+CONNECTIONS = 10_000  # at a time; the next one is closed at once
+HEAD_SECONDS = 10  # for a request's head to arrive
+STUCK_SECONDS = 30  # for which a reader may take nothing of an answer
+IDLE_SECONDS = 75  # for which a connection is kept between two requests
+HEAD_BYTES = 64 << 10
 
 
-def serve(
-    settings: Settings,
-    *,
-    demo: bool = False,
-    bound: socket.socket | None = None,
-    closing: Callable[[], None] = lambda: None,
-) -> None:
-    """Run until a signal comes; the core is stopped in order before it returns, and ``closing`` is called before."""
-    logs.set_up()
-    host, port = settings.service.listen
-    listener = bound or bind(host, port)
-    core = Core(settings)
+def run(app: ASGIApp, gate: Gate, metrics: GateMetrics, listener: socket.socket) -> None:
+    """Serve until a signal comes; the application's lifespan ends in order before it returns."""
+    _raise_descriptors()
     config = uvicorn.Config(
-        build(core, demo=demo, closing=closing),
+        app,
         log_config=None,
         access_log=False,
         loop="uvloop",
-        http="h11",  # httptools knows no limit on headers
+        http=type("Bounded", (_Bounded,), {"metrics": metrics}),  # by h11: httptools knows no limit on headers
         lifespan="on",
         server_header=False,
         timeout_graceful_shutdown=5,
-        h11_max_incomplete_event_size=64 << 10,
-        limit_concurrency=2000,
+        timeout_keep_alive=IDLE_SECONDS,
+        backlog=4096,
+        h11_max_incomplete_event_size=HEAD_BYTES,
     )
-    _Server(config, core.gate).run(sockets=[listener])
+    _Server(config, gate).run(sockets=[listener])
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -60,14 +60,93 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _raise_descriptors() -> None:
+    # One for each connection; the usual soft limit is 1,024.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 class _Server(uvicorn.Server):
-    """Lets long-polls go when a signal comes: it would wait for them."""
+    """Lets long-polls go when a signal comes, since it would wait for them; shows whoever supervises that it lives."""
 
     def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
         super().__init__(config)
         self._gate = gate
+        self._alive: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The signal's handler."""
+        notify.notify("STOPPING=1")
         self._gate.close()
         super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            notify.notify("READY=1")
+            self._alive = asyncio.create_task(_show_life())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End in order."""
+        if self._alive:
+            self._alive.cancel()
+        await super().shutdown(sockets)
+
+
+async def _show_life() -> None:
+    while seconds := notify.watchdog():
+        notify.notify("WATCHDOG=1")
+        await asyncio.sleep(seconds)
+
+
+class _Bounded(H11Protocol):
+    """The protocol with bounds on connections, on the time for a head, and on readers that do not read."""
+
+    metrics: ClassVar[GateMetrics]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base has it
+        if len(self.connections) >= CONNECTIONS:
+            self.metrics.refused.labels("http", "connections").inc()
+            transport.abort()
+            return
+        super().connection_made(transport)
+        self._arm(HEAD_SECONDS, "head")
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
+            self._arm(HEAD_SECONDS, "head")
+        else:
+            self._disarm()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._arm(STUCK_SECONDS, "slow reader")
+
+    def resume_writing(self) -> None:
+        self._disarm()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        if self in self.connections:
+            super().connection_lost(exc)
+
+    def _arm(self, seconds: float, why: str) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(seconds, self._late, why)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self, why: str) -> None:
+        self._timer = None
+        self.metrics.refused.labels("http", why).inc()
+        self.transport.abort()

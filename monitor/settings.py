@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from monitor.core.judge import Pauses, Rule
 from monitor.core.policy import Guards
 from monitor.core.rates import Rate
+from monitor.core.rules import Pauses, Rule
 from monitor.ports import Actuator, Duration, Notifier, Source
 
 
@@ -131,11 +131,23 @@ DEFAULT_RULES: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """A whole valid configuration. ``source`` names its file, or says that there is none."""
+class GateSettings:
+    """The part of a configuration that the gate reads. ``source`` names its file, or says that there is none."""
 
     source: str
     service: Service = field(default_factory=Service)
+    actuators: Mapping[str, Actuator] = field(default_factory=dict)
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger's file."""
+        return self.service.data / "ledger.sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings(GateSettings):
+    """A whole valid configuration."""
+
     automation: Automation = field(default_factory=Automation)
     guard_limits: GuardLimits = field(default_factory=GuardLimits)
     protected: Protected = field(default_factory=Protected)
@@ -143,7 +155,6 @@ class Settings:
     rules: tuple[Rule, ...] = ()
     collectors: Mapping[str, Source] = field(default_factory=dict)
     alerts: Mapping[str, Notifier] = field(default_factory=dict)
-    actuators: Mapping[str, Actuator] = field(default_factory=dict)
 
     @property
     def guards(self) -> Guards:
@@ -155,11 +166,6 @@ class Settings:
             protected={"stream": self.protected.stream},
             dry_run=self.automation.mode == "dry-run",
         )
-
-    @property
-    def ledger(self) -> Path:
-        """The ledger's file."""
-        return self.service.data / "ledger.sqlite"
 
     @property
     def token_file(self) -> Path:

@@ -2,9 +2,60 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counted
+from collections.abc import Iterable
+from datetime import datetime
+from importlib.metadata import version
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
+from monitor.model import AUTOMATION, Deed, Lease
+
 PREFIX = "mailvane"
+VERSION = version("mailvane")
+GRANTING = (Deed.PAUSE, Deed.THROTTLE, Deed.REROUTE, Deed.ALLOW)
+
+
+class GateMetrics:
+    """The metrics of the decide path; the gate has them alone, core beside its own."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        checks = Counter(f"{PREFIX}_checks", "Messages that a sender asked about.", ["answer"], registry=registry)
+        self._send, self._held = checks.labels("send"), checks.labels("held")
+        self._duration = Histogram(
+            f"{PREFIX}_check_duration_seconds",
+            "Time to answer a sender's request, of one message or a batch.",
+            buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
+            registry=registry,
+        )
+        self.leases = Gauge(f"{PREFIX}_leases", "Leases in force.", ["deed", "key"], registry=registry)
+        self.ledger_read = Gauge(
+            f"{PREFIX}_gate_ledger_read_timestamp_seconds", "When the ledger was last read.", registry=registry
+        )
+        self.subscribers = Gauge(f"{PREFIX}_lease_subscribers", "Streams of leases that are open.", registry=registry)
+        self.refused = Counter(
+            f"{PREFIX}_gate_refused",
+            "Requests and connections that the decide path turned away, by server and reason.",
+            ["server", "reason"],
+            registry=registry,
+        )
+
+    def answered(self, seconds: float, *, held: int, asked: int) -> None:
+        """A request was answered: so many messages asked about, so many of them held."""
+        self._duration.observe(seconds)
+        if held:
+            self._held.inc(held)
+        if asked > held:
+            self._send.inc(asked - held)
+
+    def measure(self, leases: Iterable[Lease], read_at: datetime | None) -> None:
+        """Gauges are read when they are asked for."""
+        held = Counted((str(lease.deed), "person" if lease.by_person else AUTOMATION) for lease in leases)
+        for deed in GRANTING:
+            for key in (AUTOMATION, "person"):
+                self.leases.labels(str(deed), key).set(held[str(deed), key])
+        self.ledger_read.set(read_at.timestamp() if read_at else float("nan"))
 
 
 class Telemetry:
@@ -47,7 +98,6 @@ class Telemetry:
             f"{PREFIX}_cycle_duration_seconds", "Time of one round of judging and deciding.", registry=registry
         )
         self.incidents = Gauge(f"{PREFIX}_incidents_open", "Open incidents.", ["rule", "grade"], registry=registry)
-        self.leases = Gauge(f"{PREFIX}_leases", "Leases in force.", ["deed", "key"], registry=registry)
         self.actions = Counter(
             f"{PREFIX}_actions", "Entries of the brake's audit log.", ["deed", "key"], registry=registry
         )
@@ -55,13 +105,7 @@ class Telemetry:
             f"{PREFIX}_held_share_ratio", "Part of all expected mail that is held.", registry=registry
         )
         self.notices_owed = Gauge(f"{PREFIX}_notices_owed", "Tellings that are owed.", registry=registry)
-        self.checks = Counter(f"{PREFIX}_checks", "Questions answered to senders.", ["answer"], registry=registry)
-        self.check_duration = Histogram(
-            f"{PREFIX}_check_duration_seconds",
-            "Time to answer a sender.",
-            buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
-            registry=registry,
-        )
+        self.gate = GateMetrics(registry)
         self._reached: dict[Counter, float] = {}
 
     def reach(self, counter: Counter, total: float) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from detectors.threshold import Threshold
-from monitor.core.judge import Pauses, Rule, Table
+from monitor.core.judge import Table
+from monitor.core.rules import Pauses, Rule
 from monitor.core.rates import Rate
 from monitor.model import AUTOMATION, Action, Deed, Grade, Incident, Scope, State, Verdict
 

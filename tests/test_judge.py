@@ -12,7 +12,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from detectors.threshold import Threshold, wilson
 from monitor.core.incidents import track
-from monitor.core.judge import Pauses, Table, is_a_sellers, is_shared, judge, shares
+from monitor.core.judge import Table, is_a_sellers, is_shared, judge, shares
+from monitor.core.rules import Pauses
 from monitor.model import Grade, Scope, State
 from tests.builders import NOW, SELLER, incident, minutes, rule, table, verdict
 

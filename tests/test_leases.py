@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.core.leases import active, answer, ended, generation
-from monitor.gate import Index
-from monitor.model import AUTOMATION, Action, Deed, Scope
+from monitor.core.leases import active, answer, ended, generation, rank
+from monitor.core.index import Index
+from monitor.model import AUTOMATION, Action, Deed, Scope, labels
 from tests.builders import NOW, SELLER, minutes, pause, resumed
 
 MESSAGE = Scope(tenant="s07", segment="lapsed", stream="marketing", provider="gmail", ip="192.0.2.1")
@@ -69,7 +69,8 @@ def test_the_generation_never_falls_and_moves_when_the_leases_change(log: list[A
 @given(logs(), st.integers(0, 200))
 def test_the_compiled_index_finds_what_covers_finds(log: list[Action], after: int):
     leases = active(log, NOW + minutes(after))
-    assert set(Index(leases).covering(MESSAGE)) == {lease for lease in leases if lease.scope.covers(MESSAGE)}
+    covering = [lease for lease in leases if lease.scope.covers(MESSAGE)]
+    assert Index(leases).covering(labels(MESSAGE)) == tuple(sorted(covering, key=rank))
 
 
 def test_a_pause_holds_its_scope_and_no_other():

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from monitor.core.judge import Pauses
+from monitor.core.rules import Pauses
 from monitor.core.leases import active
 from monitor.core.policy import Guards, Proposal, Setting, decide, narrowed
 from monitor.model import Deed, Grade, Scope, State

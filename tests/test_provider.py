@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors._provider import domain_of, learnt, provider_of
+from collectors._provider import learnt, provider_of
+from monitor.naming import domain_of
 
 
 @pytest.mark.parametrize(

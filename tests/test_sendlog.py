@@ -23,8 +23,8 @@ from collectors._joins import Joins
 from collectors._lines import LIMIT
 from collectors._postfix import FIELDS, INCOMPLETE, NO_LOG_LINE, TOO_LONG, UNKNOWN_STATUS
 from collectors._stamps import AHEAD, UNREADABLE
-from collectors.sendlog import LOST, MARKER, Sendlog, learnt
-from monitor.model import COLUMNS, Batch
+from collectors.sendlog import LOST, Sendlog, learnt
+from monitor.model import COLUMNS, MARKER, Batch
 from monitor.ports import Memory, PluginError
 
 GOLDEN = Path(__file__).parent / "golden" / "postfix"

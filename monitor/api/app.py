@@ -14,7 +14,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monitor.api import check, events, hand, health, look
-from monitor.service import VERSION, Core
+from monitor.service import Core
+from monitor.telemetry import VERSION
 
 # The page holds no inline script or style, loads from here only, and may stand in nobody's frame.
 HEADERS = {
@@ -41,7 +42,7 @@ def build(core: Core, *, demo: bool = False, closing: Callable[[], None] = lambd
             core.stop()
 
     app = FastAPI(title="Mailvane", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.include_router(check.router(core.gate, core.telemetry))
+    app.router.routes.extend(check.routes(core.gate, core.telemetry.gate))
     app.include_router(events.router(core))
     app.include_router(hand.router(core))
     app.include_router(look.router(core, demo=demo))

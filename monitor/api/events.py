@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from collectors.events import Events, schema
 from monitor.api.access import unauthorized
-from monitor.api.check import refusal
+from monitor.api.basics import bounded, refusal
 from monitor.model import Rejected
 from monitor.service import HTTP, Core
 from monitor.spool import SpoolFull
@@ -55,18 +55,6 @@ def router(core: Core) -> APIRouter:
         return schema()
 
     return api
-
-
-async def bounded(request: Request, limit: int) -> bytes | None:
-    """The body, or None as soon as it is longer than ``limit``: no request makes the process grow."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            return None
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _taken(core: Core, receiver: Events, body: bytes) -> Response:

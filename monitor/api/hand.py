@@ -12,8 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from monitor import hand
 from monitor.api import words
 from monitor.api.access import unauthorized
-from monitor.api.check import refusal
-from monitor.api.events import bounded
+from monitor.api.basics import bounded, refusal
 from monitor.ledger import actions
 from monitor.model import Action, Deed
 from monitor.ports import Duration

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from monitor.model import AUTOMATION, Deed, Grade
+from monitor.model import Grade
 from monitor.service import Core
 
 
@@ -55,7 +55,4 @@ def _measure(core: Core) -> None:
         for grade in (Grade.ALERT, Grade.PAUSE):
             count = sum(1 for one in known["open"] if one.rule == rule.name and one.grade is grade)
             telemetry.incidents.labels(rule.name, str(grade)).set(count)
-    for deed in (Deed.PAUSE, Deed.THROTTLE, Deed.REROUTE, Deed.ALLOW):
-        for key in (AUTOMATION, "person"):
-            count = sum(1 for one in known["held"] if one.deed is deed and one.by_person == (key == "person"))
-            telemetry.leases.labels(str(deed), key).set(count)
+    telemetry.gate.measure(known["held"], core.gate.read_at)

@@ -8,14 +8,15 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 
 from monitor.api import words
-from monitor.api.check import refusal
+from monitor.api.basics import refusal
 from monitor.core.rates import PARTS, Rate
 from monitor.cycle import STALE
 from monitor.facts import queries
 from monitor.facts.queries import Series
 from monitor.ledger import actions, incidents
 from monitor.model import LABELS, OWNED, named
-from monitor.service import VERSION, Core
+from monitor.service import Core
+from monitor.telemetry import VERSION
 
 _MINUTE = timedelta(minutes=1)
 VOLUME = ("sent", "deferred", "bounced", "complaint", "held")

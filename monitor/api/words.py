@@ -20,6 +20,7 @@ def lease(one: Lease, now: datetime) -> dict[str, Any]:
     """A lease; ``ttl`` in seconds, so that a dispatcher needs no clock that agrees with ours."""
     return {
         "id": one.id,
+        "seq": one.seq,
         "deed": str(one.deed),
         "scope": named(one.scope),
         "since": stamp(one.since),

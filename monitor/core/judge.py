@@ -4,55 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitor.core.rates import COMPLAINING, PARTS, Rate
+from monitor.core.rules import Rule
 from monitor.model import Grade, Scope, State, Verdict
-from monitor.ports import Detector, Scores
+from monitor.ports import Scores
 
 if TYPE_CHECKING:
     from monitor.ports import Ints
 
 
 HALF = 0.5  # of an excess: who explains so much is its cause
-
-
-class Pauses(StrEnum):
-    """When a rule may propose a pause."""
-
-    ALWAYS = "always"  # whenever the verdict has the pause grade
-    SHARED = "shared"  # only if several tenants are bad there and none explains half of the excess
-    NEVER = "never"
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """Which rate, grouped by which labels, over which window, judged by which detector, and what may follow.
-
-    ``lease`` is how long a pause lasts; ``calm_for`` how long the rate must be surely within its limit before the
-    incident is resolved; ``tenants`` how many must be bad for ``Pauses.SHARED``; ``providers`` those whose mail
-    counts (empty: all).
-    """
-
-    name: str
-    rate: Rate
-    by: tuple[str, ...]
-    window: timedelta
-    detector: Detector
-    lease: timedelta
-    calm_for: timedelta
-    pauses: Pauses = Pauses.ALWAYS
-    tenants: int = 3
-    providers: tuple[str, ...] = ()
-
-    @property
-    def counted_providers(self) -> tuple[str, ...]:
-        """Whose deliveries are the exposure: those that report complaints, unless the rule names others."""
-        return self.providers or (COMPLAINING if PARTS[self.rate].by_cohort else ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
-from monitor.model import Action, Deed, Lease, Scope, labels
+from monitor.model import SEND, Action, Answer, Deed, Lease, Scope, named
 
 GRANTING = (Deed.PAUSE, Deed.THROTTLE, Deed.REROUTE, Deed.ALLOW)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the sender of one message is told; ``lease`` is what decided it, None when no lease applies."""
-
-    held: bool
-    lease: Lease | None = None
-
-
-SEND = Answer(held=False)
+_SEVERITY = {deed: place for place, deed in enumerate(GRANTING)}
+Rank = tuple[int, int, float, int]
 
 
 def granted(action: Action) -> Lease | None:
@@ -56,39 +46,51 @@ def ended(actions: Iterable[Action], now: datetime) -> int:
     return sum(granted(action) is not None for action in log) - len(active(log, now))
 
 
-def generation(last_seq: int, over: int) -> int:
-    """A number that moves with every entry of the log (``last_seq``) and every end of a lease (``over``)."""
-    return last_seq + over
+def generation(entries: int, over: int) -> int:
+    """A number that moves with every entry of the log and every end of a lease (``over``), and never falls."""
+    return entries + over
 
 
-def answer(leases: Sequence[Lease], message: Scope, key: str = "") -> Answer:
-    """What the leases in force say of a message with the labels ``message``.
+def rank(lease: Lease) -> Rank:
+    """Of the leases that cover a message the one of the lowest rank decides (ADR 9).
 
     A person's lease comes first, of several the narrowest, among equals the newer. Then automation's pause, then its
-    lowest share, then a reroute. ``key`` names the message: the same key gets the same answer under a throttle. A
-    message without a key may pass a throttle: its sender is told the share and can draw for itself.
+    lowest share, then a reroute.
     """
-    mine = [lease for lease in leases if lease.scope.covers(message)]
-    if not mine:
+    if lease.by_person:
+        return 0, -len(named(lease.scope)), 0.0, -lease.seq
+    return 1, _SEVERITY[lease.deed], lease.share, -lease.seq
+
+
+def decided(lease: Lease | None, key: str = "") -> Answer:
+    """What the deciding lease says of the message that ``key`` names: the same key gets the same answer.
+
+    A message without a key may pass a throttle: its sender is told the share and can draw for itself.
+    """
+    if lease is None:
         return SEND
-    people = [lease for lease in mine if lease.by_person]
-    lease = max(people, key=_narrow) if people else min(mine, key=_severe)
-    match lease.deed:
-        case Deed.PAUSE:
-            return Answer(held=True, lease=lease)
-        case Deed.THROTTLE:
-            return Answer(held=_draw(lease.id, key) >= lease.share, lease=lease)
-        case _:
-            return Answer(held=False, lease=lease)
+    if lease.deed is Deed.THROTTLE:
+        return Answer(held=_draw(lease.id, key) >= lease.share, lease=lease)
+    return Answer(held=lease.deed is Deed.PAUSE, lease=lease)
 
 
-def _narrow(lease: Lease) -> tuple[int, int]:
-    return sum(1 for label in labels(lease.scope) if label), lease.seq
+def answer(leases: Iterable[Lease], message: Scope, key: str = "") -> Answer:
+    """What the leases in force say of a message with the labels ``message``."""
+    return decided(min((lease for lease in leases if lease.scope.covers(message)), key=rank, default=None), key)
 
 
-def _severe(lease: Lease) -> tuple[int, float, int]:
-    order = {Deed.PAUSE: 0, Deed.THROTTLE: 1, Deed.REROUTE: 2, Deed.ALLOW: 3}
-    return order[lease.deed], lease.share, -lease.seq
+def spares(holes: Sequence[Lease], holding: Lease, message: Scope, knows: frozenset[str]) -> bool:
+    """Whether a hole might let a message pass that ``holding`` holds, for all that can be told by labels in ``knows``.
+
+    ``holes`` are people's leases that let mail pass. One that names a label beyond ``knows`` might cover the message.
+    """
+    return any(rank(hole) < rank(holding) and _could_cover(hole.scope, message, knows) for hole in holes)
+
+
+def _could_cover(scope: Scope, message: Scope, knows: frozenset[str]) -> bool:
+    names = named(scope)
+    beyond = names.keys() - knows
+    return bool(beyond) and all(getattr(message, name) == value for name, value in names.items() if name not in beyond)
 
 
 def _draw(lease: str, key: str) -> float:

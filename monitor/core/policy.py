@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from monitor.core.judge import Pauses, Rule
+from monitor.core.rules import Pauses, Rule
 from monitor.model import AUTOMATION, Action, Deed, Grade, Incident, Lease, Scope, State, Verdict, named
 
 

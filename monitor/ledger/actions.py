@@ -31,7 +31,7 @@ _GRANTING = tuple(str(deed) for deed in (Deed.PAUSE, Deed.THROTTLE, Deed.REROUTE
 _actions = Table(
     "actions",
     metadata,
-    # SQLite: AUTOINCREMENT never gives a number twice, so the generation never falls.
+    # SQLite: AUTOINCREMENT never gives a number twice, so what a reader has seen stays seen.
     Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("id", String, nullable=False, unique=True),
     Column("at", Stamp, nullable=False),
@@ -80,16 +80,27 @@ def in_force(conn: Connection, now: datetime) -> tuple[Action, ...]:
     return tuple(found[seq] for seq in sorted(found))
 
 
+def last(conn: Connection) -> int:
+    """The newest ``seq``; 0 in an empty log."""
+    return int(conn.execute(select(func.coalesce(func.max(_actions.c.seq), 0))).scalar_one())
+
+
+def after(conn: Connection, seq: int) -> tuple[Action, ...]:
+    """The entries after ``seq``, oldest first."""
+    return _all(conn, select(_actions).where(_actions.c.seq > seq).order_by(_actions.c.seq))
+
+
 def generation_parts(conn: Connection, now: datetime) -> tuple[int, int]:
-    """(last ``seq``, leases granted so far whose time is over or that were resumed): see ``leases.generation``."""
-    last = conn.execute(select(func.coalesce(func.max(_actions.c.seq), 0))).scalar_one()
-    resumed = select(_actions.c.lease).where(_actions.c.deed == Deed.RESUME)
+    """(entries so far, leases granted so far whose time is over or that were resumed): see ``leases.generation``."""
+    begun = _actions.c.at <= now
+    entries = conn.execute(select(func.count()).select_from(_actions).where(begun)).scalar_one()
+    resumed = select(_actions.c.lease).where(begun & (_actions.c.deed == Deed.RESUME))
     over = conn.execute(
         select(func.count())
         .select_from(_actions)
-        .where(_actions.c.deed.in_(_GRANTING) & or_(_actions.c.until <= now, _actions.c.id.in_(resumed)))
+        .where(begun & _actions.c.deed.in_(_GRANTING) & or_(_actions.c.until <= now, _actions.c.id.in_(resumed)))
     ).scalar_one()
-    return int(last), int(over)
+    return int(entries), int(over)
 
 
 def since(conn: Connection, at: datetime) -> tuple[Action, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -15,11 +16,20 @@ from monitor.ledger.columns import metadata
 TABLES = (actions, incidents, journal, notices, providers)  # imported, they have entered `metadata`
 
 
-def open_ledger(path: Path) -> Engine:
+def open_ledger(path: Path, *, reads: bool = False) -> Engine:
     """An engine on the database file ``path``; its tables are made where they are missing.
 
-    Every commit is on disk when it returns (``synchronous=FULL``); other processes may read and write meanwhile.
+    Every commit is on disk when it returns (``synchronous=FULL``); other processes may read and write meanwhile. For
+    one that only ``reads`` nothing is made: it fails until there is a file, and it waits a second for a lock at most.
     """
+    if reads:
+        # WAL's shared memory is written by readers too, so the file is not opened read-only.
+        engine = create_engine(
+            f"sqlite:///file:{quote(str(path))}?mode=rw&uri=true",
+            connect_args={"timeout": 1, "check_same_thread": False},
+        )
+        event.listen(engine, "begin", _begin)
+        return engine
     path.parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10, "check_same_thread": False})
     event.listen(engine, "connect", _prepare)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import Column, Connection, String, Table, select
+from sqlalchemy import Column, Connection, String, Table, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from monitor.ledger.columns import Stamp, metadata
@@ -15,7 +15,7 @@ _providers = Table(
     metadata,
     Column("domain", String, primary_key=True),
     Column("provider", String, nullable=False),
-    Column("seen_at", Stamp, nullable=False),
+    Column("seen_at", Stamp, nullable=False, index=True),
 )
 
 
@@ -32,6 +32,14 @@ def learn(conn: Connection, pairs: Mapping[str, str], now: datetime) -> None:
     )
 
 
-def known(conn: Connection) -> dict[str, str]:
-    """All that was learnt."""
-    return {row.domain: row.provider for row in conn.execute(select(_providers.c.domain, _providers.c.provider))}
+def newest(conn: Connection) -> datetime | None:
+    """When something was learnt last."""
+    at: datetime | None = conn.execute(select(func.max(_providers.c.seen_at))).scalar_one()
+    return at
+
+
+def known(conn: Connection, since: datetime | None = None) -> dict[str, str]:
+    """All that was learnt, or what was learnt at or after ``since``."""
+    asked = select(_providers.c.domain, _providers.c.provider)
+    rows = conn.execute(asked.where(_providers.c.seen_at >= since) if since else asked)
+    return {row.domain: row.provider for row in rows}

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Annotated
 
-from collectors._once import Once
-from collectors._provider import domain_of
+from pydantic import AfterValidator
+
 from monitor.model import OWNED
+from monitor.once import Once
 
 PARTS = ("domain", "stream", "tenant", "segment", "campaign", "variant", "region")
 Names = tuple[str, ...]  # the values of PARTS; empty where unknown
 UNKNOWN: Names = ("",) * len(PARTS)
 _TENANT = PARTS.index("tenant")
 _LONGEST = 200
+
+
+def _pattern(text: str) -> str:
+    try:
+        groups = re.compile(text).groupindex
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from error
+    if not groups or set(groups) - set(PARTS):
+        raise ValueError(f"name its groups, such as (?P<tenant>…), out of {', '.join(PARTS)}")
+    return text
+
+
+# A setting: a regular expression whose named groups are labels.
+Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
 class Labels:
@@ -56,6 +72,11 @@ class Labels:
     def _whole(self, names: Names) -> Names:
         filled = tuple(map(_first, names, self._defaults))
         return filled if filled[_TENANT] else tuple(map(_unowned, PARTS, filled))
+
+
+def domain_of(address: str) -> str:
+    """The domain of a mail address in lower case; empty where it has none."""
+    return address.rpartition("@")[2].lower().rstrip(".") if "@" in address else ""
 
 
 def merged(known: Names, more: Names) -> Names:

@@ -1,0 +1,26 @@
+"""The process that sees and decides: core with its page and API."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from monitor import logs, serving
+from monitor.api.app import build
+from monitor.service import Core
+from monitor.settings import Settings
+
+
+def serve(
+    settings: Settings,
+    *,
+    demo: bool = False,
+    bound: socket.socket | None = None,
+    closing: Callable[[], None] = lambda: None,
+) -> None:
+    """Run until a signal comes; the core is stopped in order before it returns, and ``closing`` is called before."""
+    logs.set_up()
+    listener = bound or serving.bind(*settings.service.listen)
+    core = Core(settings)
+    app = build(core, demo=demo, closing=closing)
+    serving.run(app, core.gate, core.telemetry.gate, listener)

@@ -1,0 +1,104 @@
+"""The process that answers senders: the gate, and the servers of the tiers that ask it. It must stay light."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+
+from monitor import logs, serving
+from monitor.api import gate as gate_api
+from monitor.gate import Gate
+from monitor.ledger.db import open_ledger
+from monitor.model import Answer, Scope
+from monitor.ports import ALL, Current, Listener, PluginError
+from monitor.settings import GateSettings
+from monitor.telemetry import GateMetrics
+
+log = logging.getLogger(__name__)
+
+EVERY = 0.2  # seconds between two looks into the ledger
+AGAIN = 2  # seconds until a server of a tier that failed is started again
+
+
+def serve(settings: GateSettings) -> None:
+    """Run until a signal comes."""
+    logs.set_up()
+    listener = serving.bind(*settings.service.gate)
+    ledger = open_ledger(settings.ledger, reads=True)
+    gate = Gate(ledger)
+    gate.refresh()
+    metrics = GateMetrics(CollectorRegistry())
+    errors: dict[str, str] = {}
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        # What was made until here lives as long as the process: no collection need look at it again.
+        gc.collect()
+        gc.freeze()
+        tasks = [asyncio.create_task(_follow(gate))]
+        for name, tier in settings.actuators.items():
+            if isinstance(tier, Listener):
+                tasks.append(asyncio.create_task(_keep(name, tier, _Told(gate, metrics), errors)))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            ledger.dispose()
+
+    app = gate_api.build(gate, metrics, errors, lifespan)
+    serving.run(app, gate, metrics, listener)
+
+
+class _Told:
+    """What a tier is given: the gate, and counting."""
+
+    def __init__(self, gate: Gate, metrics: GateMetrics) -> None:
+        self._gate, self._metrics = gate, metrics
+        self.provider = gate.provider
+
+    def check(self, message: Scope, key: str = "", knows: frozenset[str] = ALL) -> Answer:
+        """See ``ports.Current``."""
+        began = perf_counter()
+        said = self._gate.check(message, key, knows)
+        self._metrics.answered(perf_counter() - began, held=int(said.held), asked=1)
+        return said
+
+    def refused(self, server: str, reason: str) -> None:
+        """See ``ports.Current``."""
+        self._metrics.refused.labels(server, reason).inc()
+
+
+async def _follow(gate: Gate) -> None:
+    """Read the ledger for ever, beside the loop: a ledger that is locked must not keep an answer waiting."""
+    while True:
+        await asyncio.to_thread(gate.refresh)
+        await asyncio.sleep(EVERY)
+
+
+async def _keep(name: str, tier: Listener, current: Current, errors: dict[str, str]) -> None:
+    """Serve one tier; one that fails is shown and begins again, and stops no other."""
+    while True:
+        try:
+            await tier.serve(current)
+        except PluginError as error:
+            why = str(error)
+        except Exception as error:
+            log.exception("tier failed", extra={"actuator": name})
+            why = f"{type(error).__name__}: see the log"
+        else:
+            why = "ended by itself"
+        if errors.get(name) != why:
+            log.warning("tier not served", extra={"actuator": name, "error": why})
+        errors[name] = why
+        asyncio.get_running_loop().call_later(AGAIN * 2, partial(errors.pop, name, None))
+        await asyncio.sleep(AGAIN)
