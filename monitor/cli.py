@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,22 @@ class Span(click.ParamType[timedelta]):
         if not isinstance(span, timedelta):
             self.fail(f"{value!r} is no duration", param, ctx)
         return span
+
+
+class Share(click.ParamType[float]):
+    """A part of the whole: 25% or 0.25."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The text as a number from 0 to 1."""
+        if isinstance(value, float):
+            return value
+        text = str(value).strip()
+        try:
+            return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            self.fail(f"{value!r} is no share: write it like 25% or 0.25", param, ctx)
 
 
 class Moment(click.ParamType[datetime]):
@@ -74,14 +91,18 @@ def cli(ctx: click.Context, config: Path | None) -> None:
 
 
 @cli.command()
+@click.option("--core-only", "only", flag_value="core", help="Only what sees and decides, with page and API.")
+@click.option("--gate-only", "only", flag_value="gate", help="Only what answers senders.")
 @click.pass_obj
-def run(config: Path | None) -> None:
-    """Run the service."""
-    from monitor import core_process
+def run(config: Path | None, only: str | None) -> None:
+    """Run the service: core and gate, a process each, both kept up until a signal comes."""
+    from monitor import supervise
 
-    settings = _settings(config)
-    with _worded():
-        core_process.serve(settings)
+    with _faults(supervise.FAULT), _worded():
+        if only:
+            _run(only, config, supervise.GRACE[only])
+        else:
+            sys.exit(supervise.run(config))
 
 
 @cli.command()
@@ -162,6 +183,32 @@ def pause(config: Path | None, scope: tuple[str, ...], span: timedelta, why: str
 
 @cli.command()
 @click.argument("scope", nargs=-1, required=True, metavar="SCOPE")
+@click.option("--share", type=Share(), required=True, help="The part that may pass, such as 25%.")
+@click.option("--for", "span", type=Span(), default="60m", show_default=True, help="How long; a throttle always ends.")
+@click.option("--why", required=True, help="The reason: a colleague will read it.")
+@click.option("--as", "who", help="Who turns the key [your login].")
+@click.pass_obj
+def throttle(
+    config: Path | None, scope: tuple[str, ...], share: float, span: timedelta, why: str, who: str | None
+) -> None:
+    """Let only a share of the mail of SCOPE pass; the same message gets the same answer."""
+    _grant(config, "throttle", scope, span, why, who, share=share)
+
+
+@cli.command()
+@click.argument("scope", nargs=-1, required=True, metavar="SCOPE")
+@click.option("--pool", required=True, help="The pool that the mail is to take, as your dispatcher names it.")
+@click.option("--for", "span", type=Span(), default="60m", show_default=True, help="How long; a reroute always ends.")
+@click.option("--why", required=True, help="The reason: a colleague will read it.")
+@click.option("--as", "who", help="Who turns the key [your login].")
+@click.pass_obj
+def reroute(config: Path | None, scope: tuple[str, ...], pool: str, span: timedelta, why: str, who: str | None) -> None:
+    """Send the mail of SCOPE by another pool of IPs."""
+    _grant(config, "reroute", scope, span, why, who, pool=pool)
+
+
+@cli.command()
+@click.argument("scope", nargs=-1, required=True, metavar="SCOPE")
 @click.option("--for", "span", type=Span(), default="24h", show_default=True)
 @click.option("--why", default="", help="The reason.")
 @click.option("--as", "who", help="Who turns the key [your login].")
@@ -229,24 +276,52 @@ def import_sendlog(
         raise click.ClickException(failed)
 
 
-def _grant(config: Path | None, deed: str, scope: tuple[str, ...], span: timedelta, why: str, who: str | None) -> None:
+def _run(only: str, config: Path | None, grace: timedelta) -> None:
+    """Core or gate, in this process."""
+    from monitor import notify
+
+    notify.follow(grace)
+    # The server raises the signal again when it has ended in order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if only == "gate":
+        from monitor import gate_process
+
+        gate_process.serve(_settings(config, gate=True))
+    else:
+        from monitor import core_process
+
+        core_process.serve(_settings(config))
+
+
+def _grant(
+    config: Path | None,
+    deed: str,
+    scope: tuple[str, ...],
+    span: timedelta,
+    why: str,
+    who: str | None,
+    *,
+    share: float = 0.0,
+    pool: str = "",
+) -> None:
     from monitor import hand
     from monitor.model import Deed
 
     with _ledger(config) as ledger, _worded(), ledger.begin() as conn:
-        action = hand.grant(conn, Deed(deed), hand.scope_of(" ".join(scope)), span, who or _login(), why, _now())
+        part, name = hand.scope_of(" ".join(scope)), who or _login()
+        action = hand.grant(conn, Deed(deed), part, span, name, why, _now(), share=share, pool=pool)
     click.echo(f"{action.id}  {action.deed} {action.scope} until {action.until:%Y-%m-%d %H:%M:%S} UTC")
-    if action.deed is Deed.PAUSE and not action.scope.stream:
+    if action.deed in (Deed.PAUSE, Deed.THROTTLE) and not action.scope.stream:
         click.echo("this holds transactional mail too: add stream=marketing to spare it")
     option = f"--config {config} " if config else ""
     click.echo(f"undo it with: mailvane {option}resume {action.id}")
 
 
-def _settings(config: Path | None) -> Any:
-    from monitor.config import ConfigError, find, load
+def _settings(config: Path | None, *, gate: bool = False) -> Any:
+    from monitor.config import ConfigError, find, load, load_gate
 
     try:
-        return load(find(config))
+        return (load_gate if gate else load)(find(config))
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
@@ -281,6 +356,18 @@ def _worded() -> Iterator[None]:
         if logging.getLogger().isEnabledFor(logging.DEBUG):
             raise
         raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def _faults(code: int) -> Iterator[None]:
+    """A mistake of ours ends with this code, so that a supervisor knows it from what a person can mend."""
+    try:
+        yield
+    except click.ClickException:
+        raise
+    except Exception:
+        logging.getLogger(__name__).exception("ended by a fault of our own")
+        sys.exit(code)
 
 
 def _now() -> datetime:

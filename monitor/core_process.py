@@ -23,4 +23,4 @@ def serve(
     listener = bound or serving.bind(*settings.service.listen)
     core = Core(settings)
     app = build(core, demo=demo, closing=closing)
-    serving.run(app, core.gate, core.telemetry.gate, listener)
+    serving.server(app, core.gate, core.telemetry.gate).run(sockets=[listener])

@@ -114,6 +114,15 @@ class Gate:
         self._changes.append(change)
         self._wake()
 
+    def take(self, leases: Iterable[Lease]) -> None:
+        """Put these leases in the place of what the log says: for those who have them from elsewhere."""
+        self._publish(Change(self._generation, self._generation + 1, tuple(leases)))
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a change."""
+        return len(self._waiting)
+
     def current(self) -> LeaseSet:
         """The set as last read, without leases that have ended since."""
         now = self._clock()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from time import perf_counter
@@ -18,7 +18,7 @@ from monitor.api import gate as gate_api
 from monitor.gate import Gate
 from monitor.ledger.db import open_ledger
 from monitor.model import Answer, Scope
-from monitor.ports import ALL, Current, Listener, PluginError
+from monitor.ports import ALL, Actuator, Current, Listener, PluginError
 from monitor.settings import GateSettings
 from monitor.telemetry import GateMetrics
 
@@ -36,7 +36,16 @@ def serve(settings: GateSettings) -> None:
     gate = Gate(ledger)
     gate.refresh()
     metrics = GateMetrics(CollectorRegistry())
+    try:
+        serving.server(application(gate, metrics, settings.actuators), gate, metrics).run(sockets=[listener])
+    finally:
+        ledger.dispose()
+
+
+def application(gate: Gate, metrics: GateMetrics, actuators: Mapping[str, Actuator]) -> Starlette:
+    """The gate's application; while it lives the gate follows the ledger, and the tiers that ask are served."""
     errors: dict[str, str] = {}
+    told = _Told(gate, metrics)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -44,19 +53,17 @@ def serve(settings: GateSettings) -> None:
         gc.collect()
         gc.freeze()
         tasks = [asyncio.create_task(_follow(gate))]
-        for name, tier in settings.actuators.items():
+        for name, tier in actuators.items():
             if isinstance(tier, Listener):
-                tasks.append(asyncio.create_task(_keep(name, tier, _Told(gate, metrics), errors)))
+                tasks.append(asyncio.create_task(_keep(name, tier, told, errors)))
         try:
             yield
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            ledger.dispose()
 
-    app = gate_api.build(gate, metrics, errors, lifespan)
-    serving.run(app, gate, metrics, listener)
+    return gate_api.build(gate, metrics, errors, lifespan)
 
 
 class _Told:

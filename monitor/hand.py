@@ -1,7 +1,8 @@
-"""A person's key: pause, allow and resume by hand, as the command line and the API do it."""
+"""A person's key: pause, throttle, reroute, allow and resume by hand, as the command line and the API do it."""
 
 from __future__ import annotations
 
+import re
 import secrets
 from datetime import datetime, timedelta
 
@@ -55,19 +56,36 @@ def scope(names: dict[str, str]) -> Scope:
 
 
 def grant(
-    conn: Connection, deed: Deed, scope: Scope, span: timedelta, who: str, why: str, now: datetime, incident: int = 0
+    conn: Connection,
+    deed: Deed,
+    scope: Scope,
+    span: timedelta,
+    who: str,
+    why: str,
+    now: datetime,
+    *,
+    share: float = 0.0,
+    pool: str = "",
+    incident: int = 0,
 ) -> Action:
-    """Pause or allow a scope for a time; ``incident`` is the one it answers to, if any.
+    """Pause, throttle, reroute or allow a scope for a time; ``incident`` is the one it answers to, if any.
+
+    ``share`` is the part of the mail that may pass a throttle, ``pool`` where a reroute leads.
 
     Raises:
-        HandError: an empty scope, a time that is not positive or too long, no reason for a pause.
+        HandError: an empty scope, a time that is not positive or too long, no reason for a pause or throttle, no share
+            between 0 and 1 for a throttle, no pool for a reroute.
     """
     if not named(scope):
         raise HandError("the scope is empty: name at least one label, such as tenant=s07")
     if not timedelta(0) < span <= LONGEST:
         raise HandError(f"a lease lasts more than nothing and at most {LONGEST.days} days")
-    if deed is Deed.PAUSE and not why.strip():
+    if deed is not Deed.ALLOW and not why.strip():
         raise HandError("say why: a colleague will read it at night")
+    if deed is Deed.THROTTLE and not 0 < share < 1:
+        raise HandError("a throttle lets a share between 0 and 1 pass, such as 25%; to hold all mail, pause it")
+    if deed is Deed.REROUTE and not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", pool):
+        raise HandError("a reroute names the pool that the mail is to take, such as quarantine")
     action = Action(
         id=_new_id(now),
         at=now,
@@ -76,6 +94,8 @@ def grant(
         scope=scope,
         why=why.strip()[:500],
         until=now + span,
+        share=share if deed is Deed.THROTTLE else 0.0,
+        pool=pool if deed is Deed.REROUTE else "",
         incident=incident,
     )
     return _written(conn, action)
@@ -107,7 +127,7 @@ def resume(conn: Connection, lease: str, span: timedelta, who: str, why: str, no
     if held[lease].deed is Deed.ALLOW:
         return (written,)
     why = why or f"resumed {lease}"
-    return written, grant(conn, Deed.ALLOW, held[lease].scope, span, who, why, now, held[lease].incident)
+    return written, grant(conn, Deed.ALLOW, held[lease].scope, span, who, why, now, incident=held[lease].incident)
 
 
 def _written(conn: Connection, action: Action) -> Action:

@@ -21,10 +21,11 @@ HEAD_SECONDS = 10  # for a request's head to arrive
 STUCK_SECONDS = 30  # for which a reader may take nothing of an answer
 IDLE_SECONDS = 75  # for which a connection is kept between two requests
 HEAD_BYTES = 64 << 10
+SEND_BYTES = 256 << 10
 
 
-def run(app: ASGIApp, gate: Gate, metrics: GateMetrics, listener: socket.socket) -> None:
-    """Serve until a signal comes; the application's lifespan ends in order before it returns."""
+def server(app: ASGIApp, gate: Gate, metrics: GateMetrics) -> uvicorn.Server:
+    """A server whose ``run(sockets=[…])`` returns after a signal, once the lifespan has ended in order."""
     _raise_descriptors()
     config = uvicorn.Config(
         app,
@@ -39,7 +40,7 @@ def run(app: ASGIApp, gate: Gate, metrics: GateMetrics, listener: socket.socket)
         backlog=4096,
         h11_max_incomplete_event_size=HEAD_BYTES,
     )
-    _Server(config, gate).run(sockets=[listener])
+    return _Server(config, gate)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -51,6 +52,8 @@ def bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Each connection has it from here: what a reader does not take waits in us, bounded, not in the kernel's memory.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
     try:
         listener.bind((host, port))
     except OSError as error:

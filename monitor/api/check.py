@@ -125,7 +125,7 @@ class Asking:
         began = perf_counter()
         try:
             asks: list[Ask | tuple[str, str]] = [*_read(body)]
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             return refusal(f"the body can't be read: {error}"[:300], 'send {"scopes": [{"tenant": "…"}, …]}')
         if len(asks) > BATCH_LIMIT:
             return refusal(f"{len(asks)} scopes in one question", f"ask for {BATCH_LIMIT} at a time", 413)
@@ -228,14 +228,14 @@ def _read(body: bytes) -> Iterable[Ask | tuple[str, str]]:
     """
     try:
         return _asked.decode(body).scopes
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, RecursionError):
         return [_read_one(item) for item in _raw.decode(body).scopes]
 
 
 def _read_one(item: msgspec.Raw) -> Ask | tuple[str, str]:
     try:
         return _ask.decode(item)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         return f"{error}"[
             :300
         ], f"known are {', '.join(LABELS)}, and key; each a text of at most {LABEL_LIMIT} characters"

@@ -22,14 +22,16 @@ BODY_LIMIT = 64 << 10
 
 
 class Wish(BaseModel):
-    """What a person wants: pause or allow a scope for a time, or resume a lease."""
+    """What a person wants: pause, throttle, reroute or allow a scope for a time, or resume a lease."""
 
     model_config = ConfigDict(extra="forbid")
 
-    deed: Literal["pause", "allow", "resume"]
+    deed: Literal["pause", "throttle", "reroute", "allow", "resume"]
     scope: dict[str, str] = Field(default_factory=dict)
     span: Duration | None = Field(default=None, alias="for")
     why: str = ""
+    share: float = 0.0
+    pool: str = ""
     lease: str = ""
     who: str = "api"
 
@@ -46,7 +48,7 @@ def router(core: Core) -> APIRouter:
 
     @api.post("/v1/actions")
     async def turn(request: Request) -> Response:
-        """Turn a person's key: `{"deed": "pause", "scope": {…}, "for": "60m", "why": "…"}`, or allow, or resume."""
+        """Turn a person's key: `{"deed": "pause", "scope": {…}, "for": "60m", "why": "…"}`, or another deed."""
         if denied := unauthorized(core, request):
             return denied
         body = await bounded(request, BODY_LIMIT)
@@ -80,4 +82,5 @@ def _do(core: Core, wish: Wish) -> tuple[Action, ...]:
         if wish.deed == "resume":
             return hand.resume(conn, wish.lease, wish.span or hand.ALLOW_FOR, wish.who, wish.why, now)
         span = wish.span or (hand.ALLOW_FOR if wish.deed == "allow" else hand.PAUSE_FOR)
-        return (hand.grant(conn, Deed(wish.deed), hand.scope(wish.scope), span, wish.who, wish.why, now),)
+        scope, deed = hand.scope(wish.scope), Deed(wish.deed)
+        return (hand.grant(conn, deed, scope, span, wish.who, wish.why, now, share=wish.share, pool=wish.pool),)
