@@ -12,24 +12,29 @@ LIMIT = 200_000  # messages: about 100 MB
 _HOSTS = 1_000
 # The time of arrival is worked out from a rounded delay and a stamp that may lack its fraction.
 _SLACK = 2_000_000
+_PARTED = 2  # in what is remembered, in place of 1 for "deferred"
+_DIFFER = -1  # in place of the number of an attempt
 
 
 class Message:
     """What a queue id stands for. Nothing in it names a recipient, and of the sender only labels are kept.
 
-    ``tries`` counts the times that the queue manager has taken it up, so it is the attempt of whatever outcomes
-    follow: all recipients that are left are tried each time. ``tried``: an outcome has followed the last time.
+    ``tries`` counts the times that the queue manager has taken it up for one more attempt, so it is the attempt of
+    whatever outcomes follow: all recipients that are left are tried each time, or held by a pause. ``deferred``: a
+    recipient was tried the last time and must be again. ``parted``: another was held then, so that from the next time
+    on the attempts of recipients differ.
     The rest is for the end of its time in the queue, whose line tells nothing of it: how many recipients were ``left``
     the last time, when the message ``arrived``, and the ``ip`` and ``provider`` of its last deferral.
     """
 
-    __slots__ = ("arrived", "ip", "left", "names", "provider", "seen", "tried", "tries")
+    __slots__ = ("arrived", "deferred", "ip", "left", "names", "parted", "provider", "seen", "tries")
 
     def __init__(self, names: Names, seen: int) -> None:
         self.names = names
         self.seen = seen  # when its first line was logged
         self.tries = 0
-        self.tried = False
+        self.deferred = False
+        self.parted = False
         self.left = 0
         self.arrived = 0
         self.ip = ""
@@ -37,14 +42,15 @@ class Message:
 
     def dumped(self) -> list[Any]:
         """All of it as a list that JSON can hold; ``of`` reads it."""
-        rest = (self.tries, int(self.tried), self.left, self.arrived, self.ip, self.provider)
-        return [self.seen, *rest, *self.names]
+        went = _PARTED if self.parted else int(self.deferred)
+        return [self.seen, self.tries, went, self.left, self.arrived, self.ip, self.provider, *self.names]
 
     @classmethod
     def of(cls, value: Sequence[Any]) -> Message:
         """The message that ``dumped`` gave."""
         message = cls(tuple(value[7 : 7 + len(PARTS)]), value[0])
-        message.tries, message.tried, message.left, message.arrived = value[1], bool(value[2]), value[3], value[4]
+        message.tries, message.left, message.arrived = value[1], value[3], value[4]
+        message.deferred, message.parted = bool(value[2]), value[2] == _PARTED
         message.ip, message.provider = value[5], value[6]
         return message
 
@@ -79,9 +85,11 @@ class Joins:
             self._messages.move_to_end(name)
             if message.names is not names:
                 message.names = merged(message.names, names)
-        if message.tried or not message.tries:
+        if message.parted:
+            message.tries = _DIFFER
+        elif message.tries == 0 or (message.deferred and message.tries != _DIFFER):
             message.tries += 1
-            message.tried = False
+        message.deferred = message.parted = False
         message.left = 0
         self._touched.add(name)
 
@@ -94,15 +102,21 @@ class Joins:
             message.names = merged(message.names, names)
         self._touched.add(name)
 
-    def attempt(self, host: str, name: str, message: Message, sent_at: int) -> int:
-        """Which attempt at a message an outcome belongs to; 0 where its earlier ones may have gone by unread."""
-        if not message.tried:
-            message.tried = True
-            self._touched.add(name)
-        return message.tries if sent_at >= self._since.get(host, sent_at) + _SLACK else 0
+    def attempt(self, host: str, message: Message, sent_at: int) -> int:
+        """Which attempt at a message an outcome belongs to.
 
-    def waits(self, name: str, message: Message, arrived: int, ip: str, provider: str) -> None:
-        """One more recipient of a message must wait for the next time."""
+        0 where earlier ones may have gone by unread, or where some recipients were held while others were deferred.
+        """
+        known = message.tries != _DIFFER and sent_at >= self._since.get(host, sent_at) + _SLACK
+        return message.tries if known else 0
+
+    def waits(self, name: str, message: Message, arrived: int, ip: str, provider: str, *, held: bool) -> None:
+        """One more recipient of a message must wait for the next time; ``held``: this time it was not tried."""
+        if held:
+            message.parted |= message.deferred
+        else:
+            message.parted |= not message.deferred and message.left > 0
+            message.deferred = True
         message.left += 1
         message.arrived = message.arrived or arrived
         message.ip = ip or message.ip

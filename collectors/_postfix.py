@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from collectors._grammar import ABOUT_A_RECIPIENT, EXPIRED, HEADER, PLAIN, STAMPED, USER, grammar
+from collectors._grammar import ABOUT_A_RECIPIENT, EXPIRED, HEADER, HELD, PLAIN, STAMPED, USER, grammar
 from collectors._joins import Joins
 from collectors._lines import LIMIT, Lines
 from collectors._relays import NOWHERE, Programs, Relays
 from collectors._stamps import Stamps
 from monitor.model import MARKER, Batch, Kind, Rejected
-from monitor.naming import PARTS, UNKNOWN, Labels
+from monitor.naming import PARTS, UNKNOWN, Labels, merged
 from monitor.once import Once
 from monitor.scrub import scrub
 
@@ -37,6 +38,7 @@ _PROBES = frozenset(
 )  # address verification: no mail was sent
 _DEFERRED, _HELD, _EXPIRED = Kind.DEFERRED.value, Kind.HELD.value, Kind.EXPIRED.value
 _WAITS = frozenset((_DEFERRED, _HELD))
+_NO_QUEUE = "/NOQUEUE"
 _SAMPLE = 300
 _SLICE = 128 * 1024  # characters read at once: what they become still fits the processor's cache
 _LONGEST = 100 * 86_400.0  # seconds in the queue, Postfix's own limit; what goes beyond comes of a clock that was wrong
@@ -169,7 +171,8 @@ class Parser:
         place = self._relay_of[relay]
         if place is NOWHERE:
             place = self._relays.tried(reply)
-            if kind == _DEFERRED and MARKER in reply:
+            # At its start these are Postfix's own words; further on they may be a receiver's, which Postfix repeats.
+            if kind == _DEFERRED and reply.startswith(MARKER):
                 kind = _HELD
         host_there, provider, internal = place
         if house or internal:
@@ -184,9 +187,9 @@ class Parser:
             if repeats:
                 ip = message.ip or ip
             if kind != _HELD:
-                attempt = self._joins.attempt(host, name, message, sent_at)
+                attempt = self._joins.attempt(host, message, sent_at)
             if tries:
-                self._joins.waits(name, message, sent_at, ip, provider)
+                self._joins.waits(name, message, sent_at, ip, provider, held=kind == _HELD)
         self._rows.append(
             (
                 kind,
@@ -210,6 +213,9 @@ class Parser:
     def _other(self, at: int, host: str, name: str, program: str, line: str) -> None:
         if EXPIRED.match(line):
             self._expired(at, name, program)
+        elif line.startswith("reject: "):
+            if program.rpartition("/")[2] == "smtpd" and (found := HELD.fullmatch(line)):
+                self._refused(at, name, line, found)
         elif found := USER.match(line):
             self._joins.told(host, name, self._labels.of_user(found[1]), at)
         elif found := HEADER.match(line):
@@ -225,6 +231,21 @@ class Parser:
             (
                 *(_EXPIRED, at, *(known or (at, 0, 0, 1, ip, ""))),
                 *("", name if "z" in queue_id else name + _WEEKS[(at - _TURN) // _WEEK], 0, "", "", ""),
+                *self._labels.whole[names],
+            )
+        )
+
+    def _refused(self, at: int, name: str, line: str, found: re.Match[str]) -> None:
+        code, dsn, reply, sender, recipient, user, bare_user = found.groups("")
+        # A refused message may never get an id, nor the same one again: what smtpd says of it is all that names it.
+        message = None if name.endswith(_NO_QUEUE) else self._joins.get(name)
+        names = self._labels.of_user(user or bare_user)
+        names = merged(names, message.names) if message else names
+        names = merged(names, self._labels.of_sender[sender])
+        self._rows.append(
+            (
+                *(_HELD, at, at, 0, at // 1000, 1, "", ""),  # which address would have sent it is not decided yet
+                *(recipient, f"{name}: {line}", int(code), dsn, "", reply),
                 *self._labels.whole[names],
             )
         )

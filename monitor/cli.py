@@ -109,6 +109,7 @@ def run(config: Path | None, only: str | None) -> None:
 @click.pass_obj
 def check(config: Path | None) -> None:
     """Check the configuration, and say what would run."""
+    from monitor import reach
     from monitor.core.policy import span
 
     settings = _settings(config)
@@ -125,6 +126,10 @@ def check(config: Path | None) -> None:
         click.echo(f"  rule {rule.name}: {rule.rate} by {by} over {over}, pauses {rule.pauses}")
     if not settings.collectors:
         click.echo("  no collector is configured: only events told over HTTP will be seen")
+    for line in reach.ways(settings):
+        click.echo(f"  {line}")
+    for line in reach.warnings(settings):
+        click.echo(f"  warning: {line}")
 
 
 @cli.command()
@@ -234,6 +239,29 @@ def resume(config: Path | None, lease: str, span: timedelta, why: str, who: str 
             click.echo(f"{action.id}  {action.deed} {action.scope}{until}")
 
 
+@cli.command()
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--all", "everything", is_flag=True, help="Let go all at once, whatever its end, and be done.")
+@click.pass_obj
+def release(config: Path | None, files: tuple[Path, ...], *, everything: bool) -> None:
+    """Keep letting go what pauses hold in tiers that can't do it themselves, as soon as it has ended.
+
+    FILES are those that `state` of an actuator names [all in the configuration].
+    """
+    from monitor import logs
+    from monitor import release as releasing
+    from monitor.config import find
+
+    logs.set_up()
+    with _worded():
+        paths = tuple(path.absolute() for path in files) or releasing.states(find(config))
+        if not paths:
+            raise click.ClickException("nothing to do: no [actuator.NAME] has a `state`")
+        went = releasing.let_go(paths, _now()) if everything else releasing.run(paths, _now)
+    if not went:
+        raise click.ClickException("not all was let go: see the log")
+
+
 @cli.group("import")
 def import_() -> None:
     """Read files into a store, such as old logs."""
@@ -283,14 +311,15 @@ def _run(only: str, config: Path | None, grace: timedelta) -> None:
     notify.follow(grace)
     # The server raises the signal again when it has ended in order.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    settings = _settings(config, gate=only == "gate")
     if only == "gate":
         from monitor import gate_process
 
-        gate_process.serve(_settings(config, gate=True))
+        gate_process.serve(settings)
     else:
         from monitor import core_process
 
-        core_process.serve(_settings(config))
+        core_process.serve(settings)
 
 
 def _grant(

@@ -214,6 +214,7 @@ class _Book:
         self._entries = 0
         self._over = 0
         self._number = 0
+        self._ahead = 0  # of what log and clock say, by now
 
     def read(self, conn: Connection, now: datetime, *, anew: bool) -> Change:
         """What changed since the last call."""
@@ -259,6 +260,11 @@ class _Book:
         return self._changed(fresh, [name for name in before if name not in self._live])
 
     def _changed(self, fresh: dict[str, Lease], over: list[str]) -> Change:
-        since, self._number = self._number, generation(self._entries, self._over)
+        since = self._number
+        self._number = self._ahead + generation(self._entries, self._over)
+        if (fresh or over) and self._number <= since:
+            # A clock that was set back has undone ends: who knows the number before must see that there is news.
+            self._ahead += since + 1 - self._number
+            self._number = since + 1
         stays = tuple(lease for name, lease in fresh.items() if name in self._live)
         return Change(since, self._number, stays, tuple(name for name in over if name not in fresh))

@@ -12,6 +12,7 @@ from time import perf_counter
 
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from monitor import logs, serving
 from monitor.api import gate as gate_api
@@ -42,16 +43,18 @@ def serve(settings: GateSettings) -> None:
         ledger.dispose()
 
 
-def application(gate: Gate, metrics: GateMetrics, actuators: Mapping[str, Actuator]) -> Starlette:
+def application(gate: Gate, metrics: GateMetrics, actuators: Mapping[str, Actuator]) -> ASGIApp:
     """The gate's application; while it lives the gate follows the ledger, and the tiers that ask are served."""
     errors: dict[str, str] = {}
     told = _Told(gate, metrics)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        # What was made until here lives as long as the process: no collection need look at it again.
+        # What was made until here lives as long as the process: no collection need look at it again. What questions
+        # make goes by itself, so that only the few circles are left to be looked for.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(50_000, 10, 10)
         tasks = [asyncio.create_task(_follow(gate))]
         for name, tier in actuators.items():
             if isinstance(tier, Listener):

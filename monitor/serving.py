@@ -22,6 +22,7 @@ STUCK_SECONDS = 30  # for which a reader may take nothing of an answer
 IDLE_SECONDS = 75  # for which a connection is kept between two requests
 HEAD_BYTES = 64 << 10
 SEND_BYTES = 256 << 10
+WRITE_BYTES = 16 << 10  # of an answer that may wait in us, beside what is being sent
 
 
 def server(app: ASGIApp, gate: Gate, metrics: GateMetrics) -> uvicorn.Server:
@@ -86,9 +87,10 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
         await super().startup(sockets)
-        if self.started:
-            notify.notify("READY=1")
-            self._alive = asyncio.create_task(_show_life())
+        if not self.started:
+            raise RuntimeError("the service could not begin: see the log")
+        notify.notify("READY=1")
+        self._alive = asyncio.create_task(_show_life())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End in order."""
@@ -118,6 +120,7 @@ class _Bounded(H11Protocol):
             transport.abort()
             return
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=WRITE_BYTES)
         self._arm(HEAD_SECONDS, "head")
 
     def data_received(self, data: bytes) -> None:

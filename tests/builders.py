@@ -9,8 +9,8 @@ import numpy as np
 
 from detectors.threshold import Threshold
 from monitor.core.judge import Table
-from monitor.core.rules import Pauses, Rule
 from monitor.core.rates import Rate
+from monitor.core.rules import Pauses, Rule
 from monitor.model import AUTOMATION, Action, Deed, Grade, Incident, Scope, State, Verdict
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)

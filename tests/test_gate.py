@@ -386,3 +386,24 @@ def test_metrics_tell_what_was_answered(server: GateServer):
 
 def test_readiness_says_that_the_ledger_is_stale(server: GateServer):
     assert get(server, "/readyz")[0] == 200
+
+
+def test_a_gate_that_never_read_the_ledger_makes_nobody_drop_what_he_holds(tmp_path: Path):
+    with gate_server(tmp_path, readable=False) as server:
+        assert get(server, "/v1/leases")[0] == 503
+        assert get(server, "/v1/leases/stream")[0] == 503
+        assert get(server, "/v1/check?tenant=s07")[1]["answer"] == "send", "no answer would cost its sender time"
+
+
+def test_a_clock_that_is_set_back_is_news_to_those_who_listen(server: GateServer):
+    server.write(pause())
+    server.clock.turn(minutes(61))
+    server.gate.refresh()
+    known = server.gate.generation
+    server.clock.turn(-minutes(61))
+    server.gate.refresh()
+    assert server.gate.check(SELLER).held
+    assert server.gate.generation > known
+    changes = server.gate.changes(known)
+    assert changes
+    assert [lease.id for lease in changes[0].granted] == ["1@0"]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.core.leases import active, answer, ended, generation, rank
 from monitor.core.index import Index
+from monitor.core.leases import active, answer, ended, generation, rank
 from monitor.model import AUTOMATION, Action, Deed, Scope, labels
 from tests.builders import NOW, SELLER, minutes, pause, resumed
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("monitor", "collectors", "detectors", "alerts", "dashboards")
+PACKAGES = ("monitor", "collectors", "detectors", "alerts", "dashboards", "mailvane_client")
 CHECKOUT = Path(os.environ.get("MAILVANE_CHECKOUT", Path(__file__).parent.parent)).resolve()
 INSTALLED = "MAILVANE_INSTALLED" in os.environ
 
@@ -43,3 +43,17 @@ def test_the_command_is_installed_and_tells_its_version():
     command = Path(sys.executable).with_name("mailvane")
     told = subprocess.run([command, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
     assert importlib.metadata.version("mailvane") in told
+
+
+def test_the_client_stands_alone(tmp_path):
+    """A sender takes the one file with it, to a place where nothing else of ours is."""
+    client = Path(importlib.import_module("mailvane_client").__file__)
+    (tmp_path / client.name).write_bytes(client.read_bytes())
+    alone = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import mailvane_client",
+    ]
+    subprocess.run(alone, check=True, timeout=60)

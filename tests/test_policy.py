@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from monitor.core.rules import Pauses
 from monitor.core.leases import active
 from monitor.core.policy import Guards, Proposal, Setting, decide, narrowed
+from monitor.core.rules import Pauses
 from monitor.model import Deed, Grade, Scope, State
 from tests.builders import NOW, SELLER, incident, minutes, pause, rule, verdict
 

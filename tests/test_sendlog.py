@@ -215,8 +215,8 @@ def test_messages_that_were_forgotten_have_unknown_attempts():
     assert [joins.get(f"mail1/{number}") is None for number in range(4)] == [True, True, False, False]
     kept = joins.get("mail1/2")
     assert kept
-    assert joins.attempt("mail1", "mail1/2", kept, 10_000_000) == 0
-    assert joins.attempt("mail1", "mail1/2", kept, 20_000_000) == 1
+    assert joins.attempt("mail1", kept, 10_000_000) == 0
+    assert joins.attempt("mail1", kept, 20_000_000) == 1
 
 
 def test_an_expired_message_stands_for_the_recipients_that_were_left():

@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from monitor.api import check, events, hand, health, look
+from monitor.api import events, hand, health, leases, look
 from monitor.service import Core
 from monitor.telemetry import VERSION
 
@@ -42,7 +42,7 @@ def build(core: Core, *, demo: bool = False, closing: Callable[[], None] = lambd
             core.stop()
 
     app = FastAPI(title="Mailvane", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.router.routes.extend(check.routes(core.gate, core.telemetry.gate))
+    app.router.routes.extend(leases.routes(core.gate, core.telemetry.gate))
     app.include_router(events.router(core))
     app.include_router(hand.router(core))
     app.include_router(look.router(core, demo=demo))

@@ -12,8 +12,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from monitor.api import check
+from monitor.api import leases
+from monitor.api.check import Check
 from monitor.gate import Gate
 from monitor.telemetry import GateMetrics
 
@@ -22,7 +24,7 @@ STALE = timedelta(seconds=30)  # without a look into the ledger: pauses and resu
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 
 
-def build(gate: Gate, metrics: GateMetrics, errors: Mapping[str, str], lifespan: Lifespan | None = None) -> Starlette:
+def build(gate: Gate, metrics: GateMetrics, errors: Mapping[str, str], lifespan: Lifespan | None = None) -> ASGIApp:
     """The application around a gate; ``errors`` are the tiers that can't be served, by name."""
 
     async def alive(_request: Request) -> Response:
@@ -42,4 +44,12 @@ def build(gate: Gate, metrics: GateMetrics, errors: Mapping[str, str], lifespan:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     own = [Route("/healthz", alive), Route("/readyz", ready), Route("/metrics", measured)]
-    return Starlette(routes=[*check.routes(gate, metrics), *own], lifespan=lifespan)
+    check = Check(gate, metrics)
+    rest = Starlette(routes=[*leases.routes(gate, metrics), *own], lifespan=lifespan)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        # What is asked most goes by no router.
+        asked = scope["type"] == "http" and scope["path"] == "/v1/check" and scope["method"] in ("GET", "POST")
+        await (check if asked else rest)(scope, receive, send)
+
+    return application

@@ -16,26 +16,46 @@ KEPT = 100_000  # leases whose text is remembered
 PIECE = 16 << 10  # bytes that are sent at once, so that a slow reader makes nobody hold the whole
 
 
+class Text:
+    """The text of one lease, and of the answers that it decides: all but the time that is left."""
+
+    __slots__ = ("_ends", "_head", "_held", "_middle", "_send", "_tail")
+
+    def __init__(self, lease: Lease) -> None:
+        told = words.lease(lease, lease.until)
+        del told["ttl"]
+        self._ends = lease.until.timestamp()
+        self._head = msgspec.json.encode(told)[:-1] + b',"ttl":'
+        self._held = b'"answer":"held","lease":' + self._head
+        self._send = b'"answer":"send","lease":' + self._head
+        self._middle = b'},"until":"%b","ttl":' % (words.stamp(lease.until) or "").encode()
+        pool = lease.pool if lease.deed is Deed.REROUTE else ""
+        self._tail = b',"share":%b,"pool":%b}' % (msgspec.json.encode(share(lease)), msgspec.json.encode(pool))
+
+    def lease(self, now: float) -> bytes:
+        """The lease as ``words.lease`` has it."""
+        return b"%b%.3f}" % (self._head, max(0.0, self._ends - now))
+
+    def answer(self, now: float, *, held: bool) -> bytes:
+        """What follows the opening brace of an answer that this lease decided."""
+        left = b"%.3f" % max(0.0, self._ends - now)
+        return b"".join((self._held if held else self._send, left, self._middle, left, self._tail))
+
+
 class Told:
     """The texts of leases by id: what stands in the log never changes."""
 
     def __init__(self) -> None:
-        self._heads: dict[str, bytes] = {}
+        self._texts: dict[str, Text] = {}
 
-    def lease(self, one: Lease, now: datetime) -> bytes:
-        """A lease as ``words.lease`` has it."""
-        return b'%b,"ttl":%.3f}' % (self._head(one), ttl(one, now))
-
-    def answer(self, lease: Lease, now: datetime, *, held: bool) -> bytes:
-        """What follows the opening brace of an answer that this lease decided."""
-        return b'"answer":%b,"lease":%b,"until":"%b","ttl":%.3f,"share":%b,"pool":%b}' % (
-            b'"held"' if held else b'"send"',
-            self.lease(lease, now),
-            (words.stamp(lease.until) or "").encode(),
-            ttl(lease, now),
-            msgspec.json.encode(share(lease)),
-            msgspec.json.encode(lease.pool if lease.deed is Deed.REROUTE else ""),
-        )
+    def text(self, lease: Lease) -> Text:
+        """Its text, made at the first asking."""
+        text = self._texts.get(lease.id)
+        if text is None:
+            if len(self._texts) >= KEPT:
+                self._texts.clear()
+            text = self._texts[lease.id] = Text(lease)
+        return text
 
     def whole(self, found: LeaseSet, now: datetime) -> bytes:
         """The whole set with its generation."""
@@ -48,22 +68,8 @@ class Told:
         return b'{"generation":%d,"since":%d,"granted":[%b],"ended":%b}' % (one.generation, one.since, granted, ended)
 
     def _all(self, leases: Iterable[Lease], now: datetime) -> bytes:
-        return b",".join([self.lease(lease, now) for lease in leases])
-
-    def _head(self, one: Lease) -> bytes:
-        head = self._heads.get(one.id)
-        if head is None:
-            if len(self._heads) >= KEPT:
-                self._heads.clear()
-            told = words.lease(one, one.until)
-            del told["ttl"]
-            head = self._heads[one.id] = msgspec.json.encode(told)[:-1]
-        return head
-
-
-def ttl(lease: Lease, now: datetime) -> float:
-    """Seconds until its end: a dispatcher needs no clock that agrees with ours."""
-    return max(0.0, (lease.until - now).total_seconds())
+        at = now.timestamp()
+        return b",".join([self.text(lease).lease(at) for lease in leases])
 
 
 def share(lease: Lease) -> float:
@@ -73,9 +79,9 @@ def share(lease: Lease) -> float:
     return 0.0 if lease.deed is Deed.PAUSE else 1.0
 
 
-def event(name: bytes, generation: int, document: bytes) -> bytes:
-    """One server-sent event (HTML Living Standard, 9.2)."""
-    return b"event: %b\nid: %d\ndata: %b\n\n" % (name, generation, document)
+def head(name: bytes, generation: int) -> bytes:
+    """How a server-sent event begins (HTML Living Standard, 9.2): its data follows, and two line ends."""
+    return b"event: %b\nid: %d\ndata: " % (name, generation)
 
 
 def pieces(text: bytes) -> Iterator[bytes]:

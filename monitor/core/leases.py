@@ -97,5 +97,5 @@ def _draw(lease: str, key: str) -> float:
     """A number in [0, 1) that depends on the lease and the message alone."""
     if not key:
         return 0.0
-    digest = hashlib.blake2b(f"{lease}\0{key}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{lease}\0{key}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64

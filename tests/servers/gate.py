@@ -59,12 +59,14 @@ class GateServer:
 
 
 @contextmanager
-def gate_server(folder: Path, actuators: Mapping[str, Actuator] | None = None) -> Iterator[GateServer]:
-    """A gate on a free port with its ledger in ``folder``."""
+def gate_server(
+    folder: Path, actuators: Mapping[str, Actuator] | None = None, *, readable: bool = True
+) -> Iterator[GateServer]:
+    """A gate on a free port with its ledger in ``folder``, or with none that it could read."""
     ledger = open_ledger(folder / "ledger.sqlite")
     clock = Clock()
     metrics = GateMetrics(CollectorRegistry())
-    looks = open_ledger(folder / "ledger.sqlite", reads=True)
+    looks = open_ledger(folder / ("ledger.sqlite" if readable else "none.sqlite"), reads=True)
     gate = Gate(looks, clock)
     gate.refresh()
     listener = serving.bind("127.0.0.1", 0)

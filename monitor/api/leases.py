@@ -1,0 +1,127 @@
+"""``/v1/leases``: the whole set, its changes as they come, and a question that waits for the next one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from time import monotonic
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from monitor.api.basics import refusal
+from monitor.api.check import Check
+from monitor.api.told import Told, head, pieces
+from monitor.gate import Change, Gate
+from monitor.telemetry import GateMetrics
+
+WAIT_LIMIT = 60  # seconds of one long-poll
+ALIVE = 10  # seconds after which a stream without news shows that it lives
+FRESH = 0.2  # seconds for which a text with ttl in it is told again to others
+AT_ONCE = 64 << 10  # bytes of an answer that is not sent piece by piece
+
+
+def routes(gate: Gate, metrics: GateMetrics) -> list[BaseRoute]:
+    """The routes of the decide path."""
+    leases = Leases(gate, metrics)
+    return [
+        Route("/v1/check", Check(gate, metrics), methods=["GET", "POST"]),
+        Route("/v1/leases", leases.whole, methods=["GET"]),
+        Route("/v1/leases/stream", leases.stream, methods=["GET"]),
+    ]
+
+
+class Leases:
+    """The handlers around a gate."""
+
+    def __init__(self, gate: Gate, metrics: GateMetrics) -> None:
+        self._gate = gate
+        self._metrics = metrics
+        self._told = Told()
+        self._whole = (-1.0, 0, b"")  # when, generation, text
+        self._news: tuple[float, Change | None, bytes] = (-1.0, None, b"")
+
+    async def whole(self, request: Request) -> Response:
+        """``GET /v1/leases``: the set. With ``If-None-Match`` and ``wait`` (seconds) it answers when it changes."""
+        try:
+            wait = float(request.query_params.get("wait", 0))
+        except ValueError:
+            wait = -1.0
+        if not 0 <= wait <= WAIT_LIMIT:
+            return refusal("wait is no time", f"wait 0 to {WAIT_LIMIT} seconds")
+        if self._gate.read_at is None:
+            return _unread()
+        known = _generation(request.headers.get("if-none-match", ""))
+        if wait and known == self._gate.generation:
+            await self._gate.wait(known, wait)
+        number, text = self._document()
+        headers = {"ETag": f'"{number}"', "Cache-Control": "no-cache"}
+        if known == number:
+            return Response(status_code=304, headers=headers)
+        if len(text) <= AT_ONCE:
+            return _json(text, headers)
+        headers["Content-Length"] = str(len(text))
+        return StreamingResponse(_each(pieces(text)), media_type="application/json", headers=headers)
+
+    async def stream(self, request: Request) -> Response:
+        """``GET /v1/leases/stream``: the set, then each change, as server-sent events; resumes by Last-Event-ID."""
+        if self._gate.read_at is None:
+            return _unread()
+        known = _generation(request.headers.get("last-event-id", ""))
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        return StreamingResponse(self._events(known), media_type="text/event-stream", headers=headers)
+
+    async def _events(self, known: int) -> AsyncIterator[bytes]:
+        gate = self._gate
+        with self._metrics.subscribers.track_inprogress():
+            yield b"retry: 1000\n\n"
+            while not gate.closed:
+                changes = gate.changes(known)
+                if changes is None:
+                    known, text = self._document()
+                    yield head(b"set", known)
+                    for piece in pieces(text):  # the text is everybody's: nobody holds a copy while it is sent
+                        yield piece
+                    yield b"\n\n"
+                for change in changes or ():
+                    known = change.generation
+                    yield self._told_change(change)
+                await gate.wait(known, ALIVE)
+                if gate.generation == known:
+                    yield b": alive\n\n"
+
+    def _document(self) -> tuple[int, bytes]:
+        """The generation and the whole set: told again while it is fresh, since many ask at the same moment."""
+        at, number, text = self._whole
+        if number != self._gate.generation or monotonic() - at > FRESH:
+            found = self._gate.current()
+            number, text = found.generation, self._told.whole(found, self._gate.now)
+            self._whole = monotonic(), number, text
+        return number, text
+
+    def _told_change(self, change: Change) -> bytes:
+        at, before, text = self._news
+        if before is not change or monotonic() - at > FRESH:
+            text = head(b"change", change.generation) + self._told.change(change, self._gate.now) + b"\n\n"
+            self._news = monotonic(), change, text
+        return text
+
+
+def _unread() -> Response:
+    # An empty set would make those who listen drop what they hold.
+    return refusal("the ledger was not read yet", "keep what you know, and ask again", 503)
+
+
+def _generation(text: str) -> int:
+    """The generation that a header names; -1, which never is, where it names none."""
+    number = text.strip().removeprefix("W/").strip('" ')
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 19 else -1
+
+
+def _json(text: bytes, headers: dict[str, str] | None = None) -> Response:
+    return Response(text, media_type="application/json", headers=headers)
+
+
+async def _each(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
