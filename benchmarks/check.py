@@ -81,9 +81,8 @@ def throughput(gate: int, noop: int) -> Iterator[bool]:
     for _ in range(ROUNDS):
         for port in (noop, gate):
             tails[port].append(p99(_http.run(_http.paced(port, asked, half, SECONDS))))
-    print(
-        f"check: p99 at {half:,.0f}/s: no-op {median(tails[noop]) * 1e3:.2f} ms, gate {median(tails[gate]) * 1e3:.2f} ms"
-    )
+    worst = {port: f"{median(values) * 1e3:.2f} ms" for port, values in tails.items()}
+    print(f"check: p99 at {half:,.0f}/s: no-op {worst[noop]}, gate {worst[gate]}")
     yield bar("check.p99_vs_noop_at_half_load", median(tails[gate]) / median(tails[noop]), "ratio", "<=2")
 
 
@@ -99,10 +98,8 @@ def batch(gate: int) -> Iterator[bool]:
         one += asked_by_client(gate, "GET", "/v1/check?" + question(rng), None, 40)
         many += asked_by_client(gate, "POST", "/v1/check", whole(campaigns(rng)), 5)
         distinct += asked_by_client(gate, "POST", "/v1/check", whole([scope(question(rng)) for _ in range(1000)]), 5)
-    milliseconds = [f"{median(times) * 1e3:.2f} ms" for times in (one, many, distinct)]
-    print(
-        f"check: one {milliseconds[0]}, a thousand {milliseconds[1]}, a thousand without a common label {milliseconds[2]}"
-    )
+    took = [f"{median(times) * 1e3:.2f} ms" for times in (one, many, distinct)]
+    print(f"check: one {took[0]}, a thousand {took[1]}, a thousand that share no labels {took[2]}")
     yield bar("check.thousand_vs_one", median(many) / median(one), "ratio", "<=5")
 
 
@@ -154,40 +151,60 @@ def subscribers(gate: int, ledger: Path) -> Iterator[bool]:
 
 
 async def _told(gate: int, ledger: Path) -> list[float]:
-    seen: dict[str, list[float]] = {}
-    ready = 0
-
-    async def listen() -> None:
-        nonlocal ready
-        reader, writer = await asyncio.open_connection("127.0.0.1", gate, limit=16 << 20)
-        writer.write(b"GET /v1/leases/stream HTTP/1.1\r\nHost: x\r\n\r\n")
-        kind = b""
-        while line := await reader.readline():
-            if line.startswith(b"event: "):
-                kind = line.strip()
-            elif line.startswith(b"data: ") and kind == b"event: change":
-                now = time.perf_counter()
-                for lease in json.loads(line[6:])["granted"]:
-                    seen.setdefault(lease["id"], []).append(now)
-            elif line.startswith(b"data: "):
-                ready += 1
-
-    tasks = [asyncio.create_task(listen()) for _ in range(SUBSCRIBERS)]
-    while ready < SUBSCRIBERS:
-        await asyncio.sleep(0.05)
+    news = _News()
+    tasks = [asyncio.create_task(news.listen(gate)) for _ in range(SUBSCRIBERS)]
+    await news.all_there.wait()
     engine = open_ledger(ledger)
-    written: dict[str, float] = {}
+    delays: list[float] = []
     for number in range(NEWS):
         action = lease(f"news{number}", Scope(tenant="s1", segment=f"news{number}"), datetime.now(UTC))
         with engine.begin() as conn:
             actions.append(conn, action)
-        written[action.id] = time.perf_counter()
-        while len(seen.get(action.id, ())) < SUBSCRIBERS:
-            await asyncio.sleep(0.01)
+        written = time.perf_counter()
+        delays += [at - written for at in await news.heard(action.id)]
     for task in tasks:
         task.cancel()
     engine.dispose()
-    return [at - written[name] for name, times in seen.items() for at in times]
+    return delays
+
+
+class _News:
+    """What the streams told, and when."""
+
+    def __init__(self) -> None:
+        self.all_there = asyncio.Event()
+        self._there = 0
+        self._times: dict[str, list[float]] = {}
+        self._told: dict[str, asyncio.Event] = {}
+
+    async def listen(self, port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=16 << 20)
+        writer.write(b"GET /v1/leases/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        kind = b""
+        while line := await reader.readline():
+            if line.startswith(b"event: "):
+                kind = line.split()[1]
+            elif line.startswith(b"data: "):
+                self._heard(kind, line[6:])
+
+    def _heard(self, kind: bytes, document: bytes) -> None:
+        now = time.perf_counter()
+        if kind == b"set":
+            self._there += 1
+            if self._there == SUBSCRIBERS:
+                self.all_there.set()
+            return
+        for granted in json.loads(document)["granted"]:
+            times = self._times.setdefault(granted["id"], [])
+            times.append(now)
+            if len(times) == SUBSCRIBERS:
+                self._told.setdefault(granted["id"], asyncio.Event()).set()
+
+    async def heard(self, name: str) -> list[float]:
+        """When each stream told of it, once all have."""
+        async with asyncio.timeout(30):
+            await self._told.setdefault(name, asyncio.Event()).wait()
+        return self._times[name]
 
 
 def question(rng: random.Random) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 
@@ -9,6 +10,8 @@ from monitor import logs, serving
 from monitor.api.app import build
 from monitor.service import Core
 from monitor.settings import Settings
+
+NICE = 10  # senders wait for the gate by the millisecond; nobody waits so for a long query
 
 
 def serve(
@@ -20,6 +23,8 @@ def serve(
 ) -> None:
     """Run until a signal comes; the core is stopped in order before it returns, and ``closing`` is called before."""
     logs.set_up()
+    if not demo:
+        os.nice(NICE)
     listener = bound or serving.bind(*settings.service.listen)
     core = Core(settings)
     app = build(core, demo=demo, closing=closing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -55,6 +56,8 @@ def application(gate: Gate, metrics: GateMetrics, actuators: Mapping[str, Actuat
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 10, 10)
+        # A thread that reads the ledger must not keep an answer waiting for the usual 5 ms.
+        sys.setswitchinterval(0.0005)
         tasks = [asyncio.create_task(_follow(gate))]
         for name, tier in actuators.items():
             if isinstance(tier, Listener):

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor import serving
+from monitor.api import leases
 from monitor.core.leases import active, answer
 from monitor.gate import Gate
 from monitor.ledger import actions
@@ -361,7 +362,8 @@ def test_a_reader_that_does_not_read_is_let_go(server: GateServer, monkeypatch: 
     assert len(get(server, "/v1/leases")[1]["leases"]) == 4000
 
 
-def test_many_listen_and_all_are_told(server: GateServer):
+def test_many_listen_and_all_are_told(server: GateServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(leases, "ALIVE", 0.2)
     streams = [Stream(server) for _ in range(100)]
     try:
         assert {stream.event()[0] for stream in streams} == {"set"}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
 from time import monotonic
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from monitor.api.basics import refusal
 from monitor.api.check import Check
@@ -17,7 +19,9 @@ from monitor.telemetry import GateMetrics
 
 WAIT_LIMIT = 60  # seconds of one long-poll
 ALIVE = 10  # seconds after which a stream without news shows that it lives
-FRESH = 0.2  # seconds for which a text with ttl in it is told again to others
+FRESH = 0.2  # seconds for which the text of a change is told again to others
+MANY = 200  # leases of a set whose text is worth keeping
+REUSED = timedelta(seconds=1)
 AT_ONCE = 64 << 10  # bytes of an answer that is not sent piece by piece
 
 
@@ -31,6 +35,24 @@ def routes(gate: Gate, metrics: GateMetrics) -> list[BaseRoute]:
     ]
 
 
+class _Stream(Response):
+    """Server-sent events. Starlette's own stream has two tasks for each listener; this one looks at each event."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, parts: AsyncIterator[bytes]) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._parts = parts
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """ASGI."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for part in self._parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body"})
+
+
 class Leases:
     """The handlers around a gate."""
 
@@ -38,11 +60,13 @@ class Leases:
         self._gate = gate
         self._metrics = metrics
         self._told = Told()
-        self._whole = (-1.0, 0, b"")  # when, generation, text
+        self._whole = (-1.0, 0, b"")  # until when, generation, text
         self._news: tuple[float, Change | None, bytes] = (-1.0, None, b"")
 
     async def whole(self, request: Request) -> Response:
         """``GET /v1/leases``: the set. With ``If-None-Match`` and ``wait`` (seconds) it answers when it changes."""
+        if "text/event-stream" in request.headers.get("accept", ""):
+            return await self.stream(request)
         try:
             wait = float(request.query_params.get("wait", 0))
         except ValueError:
@@ -68,14 +92,13 @@ class Leases:
         if self._gate.read_at is None:
             return _unread()
         known = _generation(request.headers.get("last-event-id", ""))
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        return StreamingResponse(self._events(known), media_type="text/event-stream", headers=headers)
+        return _Stream(self._events(request, known))
 
-    async def _events(self, known: int) -> AsyncIterator[bytes]:
+    async def _events(self, request: Request, known: int) -> AsyncIterator[bytes]:
         gate = self._gate
         with self._metrics.subscribers.track_inprogress():
             yield b"retry: 1000\n\n"
-            while not gate.closed:
+            while not gate.closed and not await request.is_disconnected():
                 changes = gate.changes(known)
                 if changes is None:
                     known, text = self._document()
@@ -91,12 +114,14 @@ class Leases:
                     yield b": alive\n\n"
 
     def _document(self) -> tuple[int, bytes]:
-        """The generation and the whole set: told again while it is fresh, since many ask at the same moment."""
-        at, number, text = self._whole
-        if number != self._gate.generation or monotonic() - at > FRESH:
+        """The generation and the whole set. One of many leases is told again for a second, since many ask at once."""
+        until, number, text = self._whole
+        if number != self._gate.generation or monotonic() > until:
             found = self._gate.current()
-            number, text = found.generation, self._told.whole(found, self._gate.now)
-            self._whole = monotonic(), number, text
+            reused = REUSED if len(found.leases) > MANY else timedelta(0)
+            # Its ttl is right at the end of that second: a lease may seem to end early, and never late.
+            number, text = found.generation, self._told.whole(found, self._gate.now + reused)
+            self._whole = monotonic() + reused.total_seconds(), number, text
         return number, text
 
     def _told_change(self, change: Change) -> bytes:

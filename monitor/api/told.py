@@ -12,6 +12,7 @@ from monitor.gate import Change, LeaseSet
 from monitor.model import Deed, Lease
 
 FREE = b'"answer":"send","lease":null,"until":null,"ttl":null,"share":1.0,"pool":""}'
+_HELD, _SEND = b'"answer":"held","lease":', b'"answer":"send","lease":'
 KEPT = 100_000  # leases whose text is remembered
 PIECE = 16 << 10  # bytes that are sent at once, so that a slow reader makes nobody hold the whole
 
@@ -19,15 +20,13 @@ PIECE = 16 << 10  # bytes that are sent at once, so that a slow reader makes nob
 class Text:
     """The text of one lease, and of the answers that it decides: all but the time that is left."""
 
-    __slots__ = ("_ends", "_head", "_held", "_middle", "_send", "_tail")
+    __slots__ = ("_ends", "_head", "_middle", "_tail")
 
     def __init__(self, lease: Lease) -> None:
         told = words.lease(lease, lease.until)
         del told["ttl"]
         self._ends = lease.until.timestamp()
         self._head = msgspec.json.encode(told)[:-1] + b',"ttl":'
-        self._held = b'"answer":"held","lease":' + self._head
-        self._send = b'"answer":"send","lease":' + self._head
         self._middle = b'},"until":"%b","ttl":' % (words.stamp(lease.until) or "").encode()
         pool = lease.pool if lease.deed is Deed.REROUTE else ""
         self._tail = b',"share":%b,"pool":%b}' % (msgspec.json.encode(share(lease)), msgspec.json.encode(pool))
@@ -39,7 +38,7 @@ class Text:
     def answer(self, now: float, *, held: bool) -> bytes:
         """What follows the opening brace of an answer that this lease decided."""
         left = b"%.3f" % max(0.0, self._ends - now)
-        return b"".join((self._held if held else self._send, left, self._middle, left, self._tail))
+        return b"".join((_HELD if held else _SEND, self._head, left, self._middle, left, self._tail))
 
 
 class Told:
