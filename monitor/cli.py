@@ -102,7 +102,7 @@ def run(config: Path | None, only: str | None) -> None:
         if only:
             _run(only, config, supervise.GRACE[only])
         else:
-            sys.exit(supervise.run(config))
+            sys.exit(supervise.run(config, releases=_releases(config)))
 
 
 @cli.command()
@@ -248,7 +248,7 @@ def release(config: Path | None, files: tuple[Path, ...], *, everything: bool) -
 
     FILES are those that `state` of an actuator names [all in the configuration].
     """
-    from monitor import logs
+    from monitor import logs, notify, supervise
     from monitor import release as releasing
     from monitor.config import find
 
@@ -256,8 +256,13 @@ def release(config: Path | None, files: tuple[Path, ...], *, everything: bool) -
     with _worded():
         paths = tuple(path.absolute() for path in files) or releasing.states(find(config))
         if not paths:
-            raise click.ClickException("nothing to do: no [actuator.NAME] has a `state`")
-        went = releasing.let_go(paths, _now()) if everything else releasing.run(paths, _now)
+            click.echo("nothing to do: no [actuator.NAME] has a `state`", err=True)
+            sys.exit(supervise.MISCONFIGURED)
+        if everything:
+            went = releasing.let_go(paths, _now())
+        else:
+            notify.follow(supervise.GRACE["release"])
+            went = releasing.run(paths, _now)
     if not went:
         raise click.ClickException("not all was let go: see the log")
 
@@ -320,6 +325,18 @@ def _run(only: str, config: Path | None, grace: timedelta) -> None:
         from monitor import core_process
 
         core_process.serve(settings)
+
+
+def _releases(config: Path | None) -> bool:
+    """Whether a tier needs ``mailvane release``."""
+    from monitor import release as releasing
+    from monitor.config import find
+    from monitor.errors import UserError
+
+    try:
+        return bool(releasing.states(find(config)))
+    except UserError:
+        return False  # the supervisor has the configuration checked, and that tells more
 
 
 def _grant(

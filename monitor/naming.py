@@ -39,7 +39,7 @@ class Labels:
     out of ``PARTS``. ``headers``: header name → label. Without a pattern the sender still tells its domain.
 
     ``of_sender[address]`` is what an envelope sender tells, ``whole[names]`` is names with defaults in the gaps and
-    without a segment, campaign or variant whose tenant is unknown.
+    without a segment, campaign or variant whose tenant is unknown. Up to ``remembered`` of each are kept.
     """
 
     def __init__(
@@ -48,13 +48,14 @@ class Labels:
         user: re.Pattern[str] | None = None,
         headers: Mapping[str, str] | None = None,
         defaults: Mapping[str, str] | None = None,
+        remembered: int = 65_536,
     ) -> None:
         self._sender = sender
         self._user = user
         self._headers = {name.lower(): PARTS.index(label) for name, label in (headers or {}).items()}
         self._defaults = tuple((defaults or {}).get(part, "") for part in PARTS)
-        self.of_sender = Once(self._of_sender)
-        self.whole = Once(self._whole)
+        self.of_sender = Once(self._of_sender, remembered)
+        self.whole = Once(self._whole, remembered)
 
     def of_user(self, name: str) -> Names:
         """What the authenticated user's name tells."""

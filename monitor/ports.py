@@ -145,16 +145,22 @@ class Actuator(Plugin, ABC):
     """Tells one dispatch tier which leases are in force."""
 
     @abstractmethod
-    def sync(self, leases: Sequence[Lease]) -> None:
+    def sync(self, leases: Sequence[Lease], current: Current, now: datetime) -> None:
         """Make it so: the whole set, level-triggered, safe to repeat.
 
+        ``current`` answers for single messages as the gate does, for a tier that must be told which ones to hold.
+
         Raises:
-            PluginError: the tier does not answer or refuses.
+            PluginError: the tier does not answer or refuses; what could be done was done.
         """
 
     @abstractmethod
     def expresses(self, scope: Scope) -> Scope | None:
         """The scope itself if the tier can pause exactly it, a narrower one if only that, None if not at all."""
+
+    def ways(self) -> Mapping[str, frozenset[str]]:
+        """The labels that the tier can tell, for each way on which it learns of a message; for people to read."""
+        return {}
 
 
 ALL = frozenset(LABELS)

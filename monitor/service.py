@@ -20,6 +20,7 @@ from collectors.sendlog import learnt
 from monitor import pipeline, tell
 from monitor.core.leases import active
 from monitor.cycle import Cycle, complete_to
+from monitor.enforcing import Enforcer
 from monitor.errors import UserError
 from monitor.facts import retention
 from monitor.facts.names import NameLimit
@@ -67,6 +68,7 @@ class Core:
         self.gate = Gate(self.stores.ledger, clock)
         self.cycle = Cycle(settings.rules, settings.guards, self.stores.facts, self.stores.ledger, told={HTTP})
         self.teller = tell.Teller(settings.alerts, self.stores.ledger, self._alert_failed)
+        self.enforcer = Enforcer(settings.actuators, self.gate, clock, self._shown, self._tier_failed)
         self.token = token(settings.token_file)
         self.names = NameLimit()
         self._learnt: dict[str, str] = {}
@@ -84,10 +86,12 @@ class Core:
         self._every("gate", timedelta(seconds=1), self.gate.refresh)
         self._every("cycle", self.settings.service.cycle, self._cycle)
         self._every("retention", timedelta(hours=1), self._expire)
+        self._every("tiers", timedelta(seconds=10), self.enforcer.watch)
         for name, source in self.settings.collectors.items():
             if isinstance(source, Collector):
                 self._every(f"collector.{name}", source.every, partial(self._collect, name, source))
         self._scheduler.start()
+        self.enforcer.start()
         log.info("started", extra={"version": VERSION, "mode": self.settings.automation.mode})
 
     def stop(self) -> None:
@@ -97,6 +101,7 @@ class Core:
             self._scheduler.shutdown(wait=True)
         for thread in self._threads:
             thread.join()
+        self.enforcer.stop()
         self.stores.close()
         log.info("stopped")
 
@@ -247,6 +252,9 @@ class Core:
     def _alert_failed(self, name: str) -> None:
         self.telemetry.plugin_errors.labels("alert", name).inc()
         self._failing_alerts = True
+
+    def _tier_failed(self, name: str) -> None:
+        self.telemetry.plugin_errors.labels("actuator", name).inc()
 
     def _every(self, name: str, span: timedelta, job: Callable[[], None]) -> None:
         def run() -> None:

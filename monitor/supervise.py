@@ -1,5 +1,7 @@
 """``mailvane run``: keeps core and gate up, each in a process of its own, so that neither falls with the other.
 
+Beside them ``mailvane release``, where a tier needs it.
+
 docs/processes.md tells what an operator sees of it.
 """
 
@@ -25,13 +27,17 @@ from monitor.child import Child, Pace, Process, State
 log = logging.getLogger(__name__)
 
 TOLD, MISCONFIGURED, FAULT = 1, 2, 70  # exit codes: said in a line, a wrong configuration, a fault of ours
-GRACE: Mapping[str, timedelta] = {"core": timedelta(seconds=60), "gate": timedelta(seconds=10)}  # to end in order
+GRACE: Mapping[str, timedelta] = {  # to end in order
+    "core": timedelta(seconds=60),
+    "gate": timedelta(seconds=10),
+    "release": timedelta(seconds=15),
+}
 HURRY = timedelta(seconds=5)  # to end when asked twice
 OVERSLEPT = 0.25  # seconds that a turn came late: we were stopped, and perhaps all others with us
 
 
-def run(config: Path | None) -> int:
-    """Keep Mailvane up until a signal comes; the exit code."""
+def run(config: Path | None, *, releases: bool = False) -> int:
+    """Keep Mailvane up until a signal comes; the exit code. ``releases``: with ``mailvane release`` beside it."""
     logs.set_up()
     # -P: a folder called monitor where the command is called must not be taken for ours.
     mailvane = (sys.executable, "-P", "-m", "monitor.cli", *(("--config", str(config)) if config else ()))
@@ -49,7 +55,15 @@ def run(config: Path | None) -> int:
         silence=timedelta(seconds=10),
         stop=GRACE["gate"],
     )
-    return Supervisor((core, gate), check=(*mailvane, "check")).run()
+    release = Child(
+        "release",
+        (*mailvane, "release"),
+        start=timedelta(seconds=60),
+        silence=timedelta(seconds=300),  # a large queue on a slow disk
+        stop=GRACE["release"],
+    )
+    children = (core, gate, release) if releases else (core, gate)
+    return Supervisor(children, check=(*mailvane, "check")).run()
 
 
 class Supervisor:

@@ -171,7 +171,7 @@ def _run(config: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("unit", ["mailvane", "mailvane-core", "mailvane-gate"])
+@pytest.mark.parametrize("unit", ["mailvane", "mailvane-core", "mailvane-gate", "mailvane-release"])
 def test_systemd_understands_the_unit(unit: str, tmp_path: Path):
     if not (analyze := shutil.which("systemd-analyze")):
         pytest.skip("systemd-analyze is not here")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import smtplib
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,24 +91,57 @@ class Postfix:
                 message.set_content("hello")
                 client.send_message(message, sender, [recipient])
 
+    @property
+    def etc(self) -> Path:
+        """The directory of its configuration."""
+        return self.log.parent.parent / "etc"
+
+    def lines(self, *words: str) -> list[str]:
+        """The lines of its log so far that hold all of these words."""
+        return [line for line in self.log.read_text("utf-8").splitlines() if all(word in line for word in words)]
+
+    def queue(self) -> list[dict[str, Any]]:
+        """What waits in its queue."""
+        return [json.loads(line) for line in self._postqueue("-j").splitlines()]
+
+    def flush(self) -> None:
+        """Try all that waits at once, as an operator may after a pause."""
+        self._postqueue("-f")
+
+    def _postqueue(self, option: str) -> str:
+        command = ["/usr/sbin/postqueue", "-c", str(self.etc), option]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=30, text=True)
+        return done.stdout
+
 
 @contextmanager
-def postfix(next_port: int) -> Iterator[Postfix]:
-    """Start an instance that relays everything to 127.0.0.1:``next_port``."""
+def postfix(
+    next_port: int, main: str = "", services: str = "", tables: Mapping[str, str] | None = None
+) -> Iterator[Postfix]:
+    """Start an instance that relays everything to 127.0.0.1:``next_port``.
+
+    ``main`` and ``services`` are further lines of main.cf (``{etc}`` is the folder of both) and master.cf, ``tables``
+    further files beside them.
+    """
     if os.geteuid() != 0 or not shutil.which("postfix", path="/usr/sbin:/usr/bin"):
         pytest.skip("real Postfix: needs root and the Debian package postfix")
     # Not below pytest's own directory, which only its owner may enter: Postfix's user must reach its queue.
     with tempfile.TemporaryDirectory(prefix="mailvane-postfix-") as folder:
-        yield from _running(Path(folder), free_port(), next_port)
+        root, port = Path(folder), free_port()
+        for name in ("etc", "queue", "data", "log"):
+            (root / name).mkdir(parents=True)
+        for name, text in (tables or {}).items():
+            (root / "etc" / name).write_text(text)
+        (root / "etc/main.cf").write_text(
+            _MAIN.format(root=root, next_port=next_port) + main.replace("{etc}", str(root / "etc"))
+        )
+        (root / "etc/master.cf").write_text(_MASTER.format(port=port) + services)
+        yield from _running(root, port)
 
 
-def _running(root: Path, port: int, next_port: int) -> Iterator[Postfix]:
-    for name in ("etc", "queue", "data", "log"):
-        (root / name).mkdir(parents=True)
+def _running(root: Path, port: int) -> Iterator[Postfix]:
     root.chmod(0o755)
     shutil.chown(root / "data", "postfix")
-    (root / "etc/main.cf").write_text(_MAIN.format(root=root, next_port=next_port))
-    (root / "etc/master.cf").write_text(_MASTER.format(port=port))
     control = ["/usr/sbin/postfix", "-c", str(root / "etc")]
     with (root / "log/start.out").open("wb") as out:  # a daemon that inherits a pipe would keep it open for ever
         subprocess.run([*control, "start"], stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=True, timeout=60)

@@ -34,9 +34,9 @@ class Sink:
 
 
 @contextmanager
-def sink(*unknown: str) -> Iterator[Sink]:
-    """A sink that runs."""
-    here = Sink(free_port(), set(unknown))
+def sink(*unknown: str, port: int = 0) -> Iterator[Sink]:
+    """A sink that runs, on that port or on a free one."""
+    here = Sink(port or free_port(), set(unknown))
     controller = Controller(here, hostname="127.0.0.1", port=here.port)
     controller.start()
     try:
