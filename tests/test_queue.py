@@ -28,7 +28,7 @@ from monitor.core.leases import answer, granted, spares
 from monitor.model import AUTOMATION, SEND, Answer, Deed, Lease, Scope
 from monitor.ports import ALL, PluginError
 from tests.builders import pause
-from tests.servers.queue import Waiting, waiting
+from tests.servers.mailqueue import Waiting, waiting
 from tests.waiting import free_port, until
 
 NOW = datetime.now(UTC)  # of the machine, since files bear its time

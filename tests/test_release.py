@@ -28,8 +28,8 @@ from monitor.model import Lease, Scope
 from monitor.ports import Actuator, Current, PluginError
 from monitor.release import Watch, let_go, states
 from tests.builders import SELLER, pause
+from tests.servers.mailqueue import Waiting, waiting
 from tests.servers.mailvane import mailvane, program
-from tests.servers.queue import Waiting, waiting
 from tests.servers.sink import sink
 from tests.waiting import free_port, until
 
