@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from tests.servers.houses import HOUSES, VALUES, House, Mail, Message, Told, both, owned
 
 from monitor.actuators._fleet import destination
 from monitor.actuators._policy import _key
@@ -19,6 +18,7 @@ from monitor.actuators._words import refusal, waiting
 from monitor.core.leases import active, answer
 from monitor.model import AUTOMATION, LABELS, Action, Deed, Lease, Scope, named
 from tests.builders import pause, resumed
+from tests.servers.houses import HOUSES, VALUES, House, Mail, Message, Told, both, owned
 from tests.servers.ways import Ways
 
 FULL = os.environ.get("MAILVANE_SCALE") == "full"
