@@ -34,7 +34,7 @@ class Connection(asyncio.Protocol):
             if end < 0:
                 return
             head = bytes(self._have[:end]).lower()
-            assert head.startswith(b"http/1.1 200"), head[:200]
+            assert head.startswith((b"http/1.1 200", b"http/1.1 202")), head[:200]
             length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
             self._want = end + 4 + length
             self._start = end + 4

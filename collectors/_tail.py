@@ -13,6 +13,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import Field
+
+from monitor.ports import Collector
+
 CHUNK = 256 * 1024  # bytes read at once: some two thousand lines, which still fit the processor's cache
 _HEAD = 1024  # bytes by which a file is known again: the first lines, whose stamps no other log has
 _ROTATED = re.compile(r"[.-][\d.-]+(?:\.gz)?")  # mail.log.1, mail.log.2.gz, mail.log-20260131, mail.log.20260131-000102
@@ -119,6 +123,12 @@ class Piece:
     def position(self, pending: int = 0) -> Position:
         """Where one stands who has dealt with all of it but the last ``pending`` bytes."""
         return self.log.position(self.offset - pending)
+
+
+class Followed(Collector):
+    """Reads a log file and the ones that it was rotated to."""
+
+    path: Path = Field(description="The log file; its rotated files are looked for beside it.")
 
 
 def follow(path: Path, position: Position, length: int = CHUNK) -> Iterator[Piece]:

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from monitor import cli_data
 from monitor.ports import duration
 
 
@@ -115,6 +116,8 @@ def check(config: Path | None) -> None:
     settings = _settings(config)
     click.echo(f"{settings.source}: valid")
     click.echo(f"  mode {settings.automation.mode}, data in {settings.service.data}")
+    if settings.service.facts:
+        click.echo(f"  facts in {settings.service.facts}")
     for title, named in (
         ("collector", settings.collectors),
         ("alert", settings.alerts),
@@ -267,6 +270,31 @@ def release(config: Path | None, files: tuple[Path, ...], *, everything: bool) -
         raise click.ClickException("not all was let go: see the log")
 
 
+@cli.command()
+@click.option("--check", "asking", is_flag=True, help="Ask the core whether it would take what we read, and be done.")
+@click.option("--once", is_flag=True, help="Send all there is to read, and be done.")
+@click.pass_obj
+def ship(config: Path | None, *, asking: bool, once: bool) -> None:
+    """Read the configured collectors here, and send what they bring to a core elsewhere.
+
+    `to` in [ship] names the core. What it has not taken yet waits in `data`, whatever dies meanwhile.
+    """
+    from monitor import logs
+    from monitor.config import load_ship
+    from monitor.shipping import commands
+
+    settings = _settings(config, load_ship)
+    if not asking:
+        logs.set_up()
+    with _worded():
+        if asking:
+            click.echo(commands.check(settings, _now()))
+        elif once:
+            click.echo(commands.once(settings, _now))
+        else:
+            commands.run(settings, _now)
+
+
 @cli.group("import")
 def import_() -> None:
     """Read files into a store, such as old logs."""
@@ -316,15 +344,15 @@ def _run(only: str, config: Path | None, grace: timedelta) -> None:
     notify.follow(grace)
     # The server raises the signal again when it has ended in order.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    settings = _settings(config, gate=only == "gate")
     if only == "gate":
         from monitor import gate_process
+        from monitor.config import load_gate
 
-        gate_process.serve(settings)
+        gate_process.serve(_settings(config, load_gate))
     else:
         from monitor import core_process
 
-        core_process.serve(settings)
+        core_process.serve(_settings(config))
 
 
 def _releases(config: Path | None) -> bool:
@@ -363,11 +391,12 @@ def _grant(
     click.echo(f"undo it with: mailvane {option}resume {action.id}")
 
 
-def _settings(config: Path | None, *, gate: bool = False) -> Any:
-    from monitor.config import ConfigError, find, load, load_gate
+def _settings(config: Path | None, read: Callable[[Path | None], Any] | None = None) -> Any:
+    """The configuration, all of it or what ``read`` reads; its mistakes end the command."""
+    from monitor.config import ConfigError, find, load
 
     try:
-        return (load_gate if gate else load)(find(config))
+        return (read or load)(find(config))
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
@@ -376,6 +405,8 @@ def _settings(config: Path | None, *, gate: bool = False) -> Any:
 @contextmanager
 def _ledger(config: Path | None) -> Iterator[Any]:
     """The ledger of the configured service; works while it runs and when it is down."""
+    from sqlalchemy.exc import OperationalError
+
     from monitor.ledger.db import open_ledger
 
     settings = _settings(config)
@@ -387,6 +418,8 @@ def _ledger(config: Path | None) -> Iterator[Any]:
         engine = open_ledger(settings.ledger)
     try:
         yield engine
+    except OperationalError as error:
+        raise click.ClickException(f"{settings.ledger} can't be written: {error.orig}. Nothing was changed") from error
     finally:
         engine.dispose()
 
@@ -423,6 +456,9 @@ def _now() -> datetime:
 def _login() -> str:
     return os.environ.get("SUDO_USER") or getpass.getuser()
 
+
+for _command in cli_data.commands(_settings, _worded, _now):
+    cli.add_command(_command)
 
 if __name__ == "__main__":
     main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from monitor.core.rates import NOT_BY_HOUR, PARTS
 from monitor.core.rules import Rule
 from monitor.model import LABELS, OWNED
 from monitor.plugins import load as load_plugin
-from monitor.ports import Actuator, Detector, Notifier, Plugin, Source
+from monitor.ports import Actuator, Collector, Detector, Notifier, Plugin, Source
 from monitor.settings import (
     DEFAULT_RULES,
     Automation,
@@ -30,11 +30,13 @@ from monitor.settings import (
     Service,
     Settings,
 )
+from monitor.ship_settings import NAME, Ship, ShipSettings
 
 PLACES = (Path("mailvane.toml"), Path("/etc/mailvane/mailvane.toml"))
 
 P = TypeVar("P", bound=Plugin)
 M = TypeVar("M", bound=BaseModel)
+S = TypeVar("S", bound=Section)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +101,35 @@ def load_gate(path: Path | None, env: Mapping[str, str] = os.environ) -> GateSet
     """
     tables, source = _tables(path)
     problems: list[Problem] = []
-    service = _plain(Service, tables.get("service", {}), "service", problems)
+    service = _section(Service, tables, "service", env, problems)
     actuators = _plugins(tables, "actuator", env, problems)
     if problems or service is None:
         raise ConfigError(source, problems)
     return GateSettings(source, service, actuators)
+
+
+def load_ship(path: Path | None, env: Mapping[str, str] = os.environ) -> ShipSettings:
+    """What of a file concerns ``mailvane ship``: where to send, and what to read.
+
+    Raises:
+        ConfigError: with every mistake in those sections, or where there is nothing to send or nowhere to send it.
+    """
+    tables, source = _tables(path)
+    problems: list[Problem] = []
+    ship = _section(Ship, tables, "ship", env, problems)
+    collectors = _plugins(tables, "collector", env, problems)
+    if ship and not ship.to:
+        problems.append(Problem("ship.to", "is missing", "name the core, such as https://core.example:8025"))
+    if not collectors and not problems:
+        problems.append(Problem("collector", "is missing", "say what is to be read by [collector.NAME]"))
+    for name, one in collectors.items():
+        if not isinstance(one, Collector):
+            problems.append(Problem(f"collector.{name}.kind", "is told, and reads nothing", "tell the core itself"))
+        elif not NAME.fullmatch(name):
+            problems.append(Problem(f"collector.{name}", "is no name to ship by", "use letters, digits, ., _ and -"))
+    if problems or ship is None:
+        raise ConfigError(source, problems)
+    return ShipSettings(source, ship, collectors)
 
 
 def _tables(path: Path | None) -> tuple[Mapping[str, Any], str]:
@@ -125,14 +151,15 @@ def parse(tables: Mapping[str, Any], source: str, env: Mapping[str, str] = os.en
         ConfigError: with every mistake in them.
     """
     problems: list[Problem] = []
-    known = [*_PLAIN, *_PLUGGED, "rule"]
+    known = [*_PLAIN, *_PLUGGED, "rule", "ship"]
     problems.extend(Problem(name, "unknown section", _suggest(name, known)) for name in tables if name not in known)
     parts: dict[str, Any] = {
-        attribute: _plain(model, tables.get(name, {}), name, problems) for name, (attribute, model) in _PLAIN.items()
+        attribute: _section(model, tables, name, env, problems) for name, (attribute, model) in _PLAIN.items()
     }
     for section, (attribute, _, _) in _PLUGGED.items():
         parts[attribute] = _plugins(tables, section, env, problems)
     parts["rules"] = tuple(_rules(tables, problems))
+    _section(Ship, tables, "ship", env, problems)  # another command's, whose mistakes are told too
     if problems:
         raise ConfigError(source, problems)
     return Settings(source=source, **parts)
@@ -147,6 +174,16 @@ def _plugins(
         for name, table in _named_tables(tables, section, problems)
         if (plugin := _plugin(package, port, table, f"{section}.{name}", env, problems))
     }
+
+
+def _section(
+    model: type[S], tables: Mapping[str, Any], name: str, env: Mapping[str, str], problems: list[Problem]
+) -> S | None:
+    table = tables.get(name, {})
+    if isinstance(table, Mapping):
+        table = dict(table)
+        _fill_secrets(model.secrets, table, name, env, problems)
+    return _plain(model, table, name, problems)
 
 
 def _plain(model: type[M], table: object, path: str, problems: list[Problem]) -> M | None:
@@ -196,7 +233,7 @@ def _plugin(
         problems.append(Problem(f"{path}.kind", f"there is no {package} yet ({error.name})", "remove the section"))
         return None
     before = len(problems)
-    _fill_secrets(found, settings, path, env, problems)
+    _fill_secrets(found.secrets, settings, path, env, problems)
     plugin = _plain(found, settings, path, problems)
     return plugin if len(problems) == before else None
 
@@ -205,9 +242,9 @@ _ASIDE = SecretStr("(unread)")  # stands in for a secret whose mistake is told a
 
 
 def _fill_secrets(
-    found: type[Plugin], settings: dict[str, Any], path: str, env: Mapping[str, str], problems: list[Problem]
+    secrets: Sequence[str], settings: dict[str, Any], path: str, env: Mapping[str, str], problems: list[Problem]
 ) -> None:
-    for name in found.secrets:
+    for name in secrets:
         variable = "MAILVANE_" + f"{path}.{name}".replace(".", "_").replace("-", "_").upper()
         remedy = f"name a file by {name}_file, or set ${variable}"
         if name in settings:

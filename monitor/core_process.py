@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 from monitor import logs, serving
 from monitor.api.app import build
@@ -28,4 +29,9 @@ def serve(
     listener = bound or serving.bind(*settings.service.listen)
     core = Core(settings)
     app = build(core, demo=demo, closing=closing)
-    serving.server(app, core.gate, core.telemetry.gate).run(sockets=[listener])
+    serving.server(app, core.gate, core.telemetry.gate, _tls(settings)).run(sockets=[listener])
+
+
+def _tls(settings: Settings) -> tuple[Path, Path | None] | None:
+    at = settings.service
+    return (at.tls_cert, at.tls_key) if at.tls_cert else None

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from monitor.files import drafted, sync_folder
 from monitor.model import Kind
@@ -32,9 +34,10 @@ _KEY = 32
 _BUCKETS = 1 << 20
 _SIZE = _HEAD + _BUCKETS * _KEY
 _FINAL_CODES = np.array([CODES[kind] for kind in FINAL], np.uint8)
-_KEYED = np.dtype([("message", "V16"), ("recipient", "V16"), ("kind", "u1"), ("tries", "<i8")])  # packed: 41 bytes
-_REMEMBERED = 1 << 17  # addresses whose pseudonym is kept at hand, some 30 MB
-_LONGEST = 254  # of an address in use (RFC 5321 section 4.5.3.1.3); longer ones are not kept at hand
+# The finalizer of MurmurHash3 (Appleby, public domain): each bit of what goes in moves each bit of what comes out.
+_MIX = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
+_SHIFT = np.uint64(33)
+_NONCE = 12  # bytes, drawn at random for each seal (NIST SP 800-38D section 8.2.2)
 
 
 class Keyring:
@@ -45,9 +48,9 @@ class Keyring:
         index = keys[64 : 64 + _KEY]
         self._bucket = blake2b(key=index, person=b"bucket", digest_size=8)
         self._message = blake2b(key=index, person=b"message", digest_size=PSEUDONYM_BYTES)
-        self._event = blake2b(key=index, person=b"event", digest_size=8)
+        self._event = np.frombuffer(blake2b(key=index, person=b"event", digest_size=8).digest(), "<u8")[0]
         self._id = blake2b(key=index, person=b"id", digest_size=8)
-        self._known: dict[str, bytes] = {"": UNKNOWN}
+        self._seal = AESGCM(blake2b(key=index, person=b"seal", digest_size=32).digest())
 
     @classmethod
     def open(cls, path: Path) -> Keyring:
@@ -72,28 +75,29 @@ class Keyring:
 
     def pseudonyms(self, addresses: Iterable[str]) -> bytes:
         """The pseudonyms of a column, one after the other."""
-        known = self._known
-        find, reveal = known.get, self._reveal
-        found = []
-        for address in addresses:
-            pseudonym = find(address)
-            if pseudonym is None:
-                pseudonym = reveal(address)
-                if len(known) >= _REMEMBERED:
-                    known.clear()
-                if len(address) <= _LONGEST:
-                    known[address] = pseudonym
-            found.append(pseudonym)
-        return b"".join(found)
+        asked = list(addresses)
+        distinct = list(dict.fromkeys(asked))
+        made = self._reveal(distinct)
+        if len(distinct) == len(asked):
+            return b"".join(made)
+        known = dict(zip(distinct, made, strict=True))
+        return b"".join([known[address] for address in asked])
 
-    def _reveal(self, address: str) -> bytes:
-        plain = address.strip("<> \t\r\n").lower().encode("utf-8", "surrogatepass")
-        if not plain:
-            return UNKNOWN
-        mac = self._bucket.copy()
-        mac.update(plain)
-        at = _HEAD + int.from_bytes(mac.digest(), "little") % _BUCKETS * _KEY
-        return blake2b(plain, key=self._keys[at : at + _KEY], digest_size=PSEUDONYM_BYTES).digest()
+    def _reveal(self, addresses: Sequence[str]) -> list[bytes]:
+        plain = [address.strip("<> \t\r\n").lower().encode("utf-8", "surrogatepass") for address in addresses]
+        fresh = self._bucket.copy
+        macs = []
+        for text in plain:
+            mac = fresh()
+            mac.update(text)
+            macs.append(mac.digest())
+        buckets = np.frombuffer(b"".join(macs), "<u8") % np.uint64(_BUCKETS)
+        places = (buckets * np.uint64(_KEY) + np.uint64(_HEAD)).tolist()
+        keys = self._keys
+        return [
+            blake2b(text, key=keys[at : at + _KEY], digest_size=PSEUDONYM_BYTES).digest() if text else UNKNOWN
+            for text, at in zip(plain, places, strict=True)
+        ]
 
     def message(self, message_id: str) -> bytes:
         """16 bytes for a message id, with or without its angle brackets; zeros for none."""
@@ -125,12 +129,14 @@ class Keyring:
         self, messages: bytes, recipients: bytes, codes: npt.NDArray[np.uint8], tries: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.uint64]:
         """``event_key`` of each row: ``messages`` and ``recipients`` as the columns above give them, kinds by code."""
-        rows = np.zeros(len(codes), _KEYED)
-        rows["message"] = np.frombuffer(messages, "V16")
-        rows["recipient"] = np.frombuffer(recipients, "V16")
-        rows["kind"] = codes
-        rows["tries"] = np.where(np.isin(codes, _FINAL_CODES), 0, tries)
-        return _macs(self._event, rows.tobytes(), rows.itemsize)
+        keys = np.full(len(codes), self._event, np.uint64)
+        # Pseudonyms are as good as random already, so what joins them need only be quick and lose nothing.
+        for pair in (np.frombuffer(messages, "<u8"), np.frombuffer(recipients, "<u8")):
+            for word in pair.reshape(-1, 2).T:
+                _stir(keys, word)
+        _stir(keys, codes.astype(np.uint64))
+        _stir(keys, np.where(np.isin(codes, _FINAL_CODES), 0, tries).astype(np.int64).view(np.uint64))
+        return keys
 
     def id_keys(self, source: str, ids: Iterable[str]) -> npt.NDArray[np.uint64]:
         """Keys of events that a source names itself: made of the source's name and its id alone."""
@@ -143,20 +149,34 @@ class Keyring:
             found.append(mac.digest())
         return np.frombuffer(b"".join(found), "<u8")
 
+    def seal(self, content: bytes) -> bytes:
+        """The content so that only who holds this keyring can read it, and nobody can change it (AES-256-GCM)."""
+        nonce = os.urandom(_NONCE)
+        return nonce + self._seal.encrypt(nonce, content, None)
+
+    def unseal(self, sealed: bytes) -> bytes:
+        """What was sealed.
+
+        Raises:
+            ValueError: it was sealed with another keyring, or was changed.
+        """
+        try:
+            return self._seal.decrypt(sealed[:_NONCE], sealed[_NONCE:], None)
+        except InvalidTag as error:
+            raise ValueError("sealed with another keyring, or changed since") from error
+
     def close(self) -> None:
         """Let go of the file; no pseudonym can be made afterwards."""
-        self._known = {}
         self._keys.close()
 
 
-def _macs(key: blake2b, rows: bytes, width: int) -> npt.NDArray[np.uint64]:
-    fresh = key.copy
-    found = []
-    for at in range(0, len(rows), width):
-        mac = fresh()
-        mac.update(rows[at : at + width])
-        found.append(mac.digest())
-    return np.frombuffer(b"".join(found), "<u8")
+def _stir(keys: npt.NDArray[np.uint64], word: npt.NDArray[np.uint64]) -> None:
+    """Mix a word of each row into its key, in place."""
+    keys ^= word
+    for factor in _MIX:
+        keys ^= keys >> _SHIFT
+        keys *= factor
+    keys ^= keys >> _SHIFT
 
 
 def _make(path: Path) -> None:

@@ -116,9 +116,9 @@ class Batch:
 
 # An observation: name and default of each column that a collector may hand over. `at` is when it happened, `sent_at`
 # when the message that it is about was sent (0: as `at`), `count` how many it stands for. `recipient` and `message_id`
-# are plain text here and never reach a disk so. `attempt` 1 is the first one, 0 unknown. An event counts once by its
-# key: of message_id, recipient, kind and (unless the kind is final) `tries`, a number or stamp that names the attempt
-# and is the same at each telling; without message_id by the source's own `id`.
+# are plain text here and reach no disk so, at most sealed. `attempt` 1 is the first one, 0 unknown. An event counts
+# once by its key: of message_id, recipient, kind and (unless the kind is final) `tries`, a number or stamp that names
+# the attempt and is the same at each telling; without message_id by the source's own `id`.
 COLUMNS: Mapping[str, Any] = {
     "kind": "",
     "at": 0,
@@ -134,6 +134,9 @@ COLUMNS: Mapping[str, Any] = {
     "dsn": "",
     "relay": "",
     "reply": "",
+    "reply_class": "",
+    "consent": "",
+    "consent_ref": "",
 }
 
 

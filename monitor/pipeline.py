@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
+from collectors._decode import Checked, columns
+from monitor.facts.blocks import Blocks, whole
 from monitor.facts.errors import FactsBusy, FactsError
 from monitor.facts.names import NameLimit
 from monitor.facts.prepare import prepare
-from monitor.facts.rows import ROWS, decode, encode, progress_of
+from monitor.facts.rows import ROWS, Frame, decode, encode, encode_lines, progress_of
 from monitor.facts.store import Facts
-from monitor.facts.window import Days, Keys, Window
+from monitor.facts.window import Days, Outcomes, Window
 from monitor.files import write
 from monitor.keyring import FINAL, Keyring
 from monitor.ledger import journal
@@ -39,9 +43,12 @@ _FRAME_ROWS = 50_000
 _BLOCK_ROWS = 100_000  # each insert costs a tenth of a second or so, whatever its size
 _BLOCK_BYTES = 8 << 20  # of frames that make a block, or nearly
 _LINGER = 1.0  # seconds that the first frame waits for others to share its insert
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _TRIES = 3  # of rows that the engine refuses for themselves
 _LONGEST_PAUSE = 30.0  # seconds between two tries while memory or disk is wanting
 _DAY = 86_400_000  # milliseconds
+_PACKING = "lz4"
 
 
 def take(
@@ -66,6 +73,17 @@ def take(
     rows, rejected = prepare(batch, source, keyring, None if imported else now, bounds=bounds, names=names)
     append(spool, rows, Progress(source, node, now, batch.cursor, batch.watermark, batch.remember))
     return [*batch.rejected, *rejected]
+
+
+def take_lines(checked: Checked, spool: Spool, keyring: Keyring, *, source: str, node: str, now: datetime) -> int:
+    """Put checked lines on disk, sealed; the sequence of their frame. The applier takes them apart.
+
+    Raises:
+        SpoolFull: nothing was taken; the same lines may be taken again.
+    """
+    packed = pa.compress(checked.lines, codec=_PACKING, asbytes=True)
+    progress = Progress(source, node, now, watermark=min(checked.newest, now) if checked.newest else None)
+    return spool.append(encode_lines(keyring.seal(packed), checked.count, len(checked.lines), progress))
 
 
 def append(spool: Spool, rows: pa.Table, progress: Progress) -> int:
@@ -128,11 +146,15 @@ class Later(Mapping[str, Any]):
 
 @dataclass(slots=True)
 class Tally:
-    """What an applier did since it began: rows counted, rows that were told again, frames or blocks set aside."""
+    """What an applier did since it began: rows counted, rows that were told again, frames or blocks set aside.
+
+    ``refused`` are lines that said a thing twice, and made no sense so.
+    """
 
     applied: int = 0
     duplicates: int = 0
     dead_letters: int = 0
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +171,16 @@ class _Range:
         return f"{self.committed + 1}-{self.last}-{month}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Checked lines as they came, so many from one source at a time."""
+
+    source: str
+    seen_at: datetime
+    count: int
+    text: bytes
+
+
 class Applier:
     """Moves what the spool holds into the facts; one at a time may.
 
@@ -161,16 +193,25 @@ class Applier:
         spool: Spool,
         facts: Facts,
         ledger: Engine,
+        keyring: Keyring,
         *,
+        names: NameLimit | None = None,
         dead_letters: Path | None = None,
         block_rows: int = _BLOCK_ROWS,
     ) -> None:
-        self._spool, self._facts, self._ledger = spool, facts, ledger
+        self._spool, self._facts, self._ledger, self._keyring = spool, facts, ledger, keyring
+        self.names = names or NameLimit()
         self._dead_letters = dead_letters or spool.path.parent / "dead-letters"
         self._block_rows = block_rows
-        self._window = Window(facts)
+        self._window = Window(facts, spool.path)
+        self._blocks = Blocks(facts)
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        self._coming: Future[_Range | None] | None = None
+        self._turn = threading.RLock()  # one batch at a time, and none while somebody needs the facts still
         self.tally = Tally()
+        self.trouble = ""  # why nothing is applied at present
         committed, planned = self._position()
+        self._reached, self._moved = committed, threading.Condition()
         spool.skip(planned)
         spool.release(committed)
 
@@ -181,11 +222,20 @@ class Applier:
             try:
                 if self._spool.wait(self._position()[0], _LINGER, enough=_BLOCK_BYTES):
                     self.step()
-                pause = _LINGER
+                pause, self.trouble = _LINGER, ""
             except (FactsError, FactsBusy, OSError, OperationalError) as error:
+                self.trouble = f"{type(error).__name__}: see the log"
                 log.warning("facts not writable", extra={"error": str(error)[:500], "retry_s": pause})
                 stop.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def reached(self, sequence: int, stop: threading.Event) -> bool:
+        """Whether all frames up to ``sequence`` are in the facts; waits for it, unless ``stop`` is set."""
+        self._spool.hurry(sequence)
+        with self._moved:
+            while self._reached < sequence and not stop.is_set():
+                self._moved.wait(0.1)
+            return self._reached >= sequence
 
     def drain(self) -> int:
         """Apply all that is on disk; how many rows were counted."""
@@ -201,18 +251,48 @@ class Applier:
             FactsError: memory, disk or merges are wanting. The next call tries the same batch.
             SpoolCorrupt: a frame that was acknowledged can't be read.
         """
+        with self._turn:
+            return self._step()
+
+    @contextmanager
+    def still(self) -> Iterator[int]:
+        """While it lasts nothing is applied, and no batch is half done; the last frame that is in the facts.
+
+        Raises:
+            FactsError: a batch is half done, and can't be ended now.
+        """
+        with self._turn:
+            committed, planned = self._position()
+            if planned > committed:
+                self._step()
+            yield self._position()[0]
+
+    def _step(self) -> int:
         committed, planned = self._position()
-        batch = self._next(committed, planned)
+        batch = self._read(committed, planned)
         if batch is None:
             return 0
         if planned == committed:
             with self._ledger.begin() as conn:
                 journal.plan(conn, batch.last)
+        # While this batch is stored, on one processor, another takes the next one apart: if it is whole by now.
+        if self._spool.pending(batch.last) >= _BLOCK_BYTES:
+            self._coming = self._ahead.submit(self._next, batch.last, batch.last)
         for sequence, payload in batch.unreadable:
             self._set_aside(f"{sequence}.frame", payload)
         counted = self._apply(batch)
         self._spool.release(batch.last)
         return counted
+
+    def close(self) -> None:
+        """Let go of what is read ahead."""
+        self._ahead.shutdown(cancel_futures=True)
+
+    def _read(self, committed: int, planned: int) -> _Range | None:
+        coming, self._coming = self._coming, None
+        if coming and (batch := coming.result()) and planned == committed == batch.committed:
+            return batch
+        return self._next(committed, planned)
 
     def _position(self) -> tuple[int, int]:
         with self._ledger.connect().execution_options(reads=True) as conn:
@@ -221,56 +301,88 @@ class Applier:
     def _next(self, committed: int, planned: int) -> _Range | None:
         """The frames of the batch under way, or else some that make about a block."""
         last, count = committed, 0
-        tables: list[pa.Table] = []
+        parts: list[pa.Table | _Lines] = []
         progress: list[Progress] = []
         unreadable: list[tuple[int, bytes]] = []
         for sequence, payload in self._spool.read(committed):
             if planned > committed and sequence > planned:
                 break
             try:
-                rows, told = decode(payload)
+                frame = decode(payload)
+                part = self._opened(frame)
             except ValueError:
                 unreadable.append((sequence, payload))
             else:
-                if planned == committed and tables and count + rows.num_rows > self._block_rows:
+                if planned == committed and parts and count + frame.count > self._block_rows:
                     break
-                tables.append(rows)
-                count += rows.num_rows
-                progress += [told] if told else []
+                parts.append(part)
+                count += frame.count
+                progress += [frame.progress] if frame.progress else []
             last = sequence
         last = max(last, planned)
         if last == committed:
             return None
-        return _Range(committed, last, pa.concat_tables([ROWS.empty_table(), *tables]), progress, unreadable)
+        return _Range(committed, last, self._rows(parts), progress, unreadable)
+
+    def _opened(self, frame: Frame) -> pa.Table | _Lines:
+        if frame.rows is not None:
+            return frame.rows
+        if frame.progress is None:
+            raise ValueError("sealed lines without their source")
+        try:
+            text = pa.decompress(self._keyring.unseal(frame.sealed), frame.size, codec=_PACKING, asbytes=True)
+        except pa.ArrowInvalid as error:
+            raise ValueError("a frame whose lines can't be unpacked") from error
+        return _Lines(frame.progress.source, frame.progress.seen_at, frame.count, text)
+
+    def _rows(self, parts: Sequence[pa.Table | _Lines]) -> pa.Table:
+        """The rows of all parts; neighbours with lines of one source are taken apart together."""
+        tables = [ROWS.empty_table()]
+        for source, group in groupby(parts, lambda part: part.source if isinstance(part, _Lines) else ""):
+            neighbours = list(group)
+            tables += [self._taken_apart(source, neighbours)] if source else neighbours
+        return pa.concat_tables(tables)
+
+    def _taken_apart(self, source: str, lines: Sequence[_Lines]) -> pa.Table:
+        seen = np.array([(each.seen_at - _EPOCH) // _MICROSECOND for each in lines], np.int64)
+        seen = np.repeat(seen, [each.count for each in lines])
+        batch = Batch(columns(b"".join(each.text for each in lines)))
+        rows, rejected = prepare(batch, source, self._keyring, seen, bounds=None, names=self.names)
+        for item in rejected:  # none, unless a line says a thing twice: it was checked when it came
+            log.error("line not counted", extra={"source": source, "why": item.why, "sample": item.sample})
+        self.tally.refused += len(rejected)
+        return rows
 
     def _apply(self, batch: _Range) -> int:
-        table = _whole(
-            batch.rows.append_column("batch", pa.repeat(pa.scalar(batch.last, pa.uint64()), len(batch.rows)))
-        )
-        keys, days = _keys_and_days(table)
-        fresh = self._window.fresh(keys, days, _final(table), batch.committed)
-        counted = np.zeros(len(keys), np.bool_)
-        for month, mine in _months(days, fresh):
-            if self._insert(table.filter(pa.array(mine)), batch.block(month)):
+        table = whole(batch.rows.append_column("batch", pa.repeat(pa.scalar(batch.last, pa.uint64()), len(batch.rows))))
+        outcomes = _outcomes(table)
+        fresh = self._window.fresh(outcomes, batch.committed)
+        counted = np.zeros(len(table), np.bool_)
+        for month, mine in _months(outcomes.days, fresh):
+            if self._store(table.filter(pa.array(mine)), batch.block(month)):
                 counted |= mine
         with self._ledger.begin() as conn:
-            journal.commit(conn, batch.last, batch.progress)
-        self._window.add(keys[counted], days[counted])
+            journal.commit(conn, batch.last, journal.latest(batch.progress))
+        with self._moved:
+            self._reached = batch.last
+            self._moved.notify_all()
+        self._window.add(outcomes.of(counted))
         self.tally.applied += int(counted.sum())
         self.tally.duplicates += int((~fresh).sum())
         return int(counted.sum())
 
-    def _insert(self, rows: pa.Table, block: str) -> bool:
-        """Whether the block is in the facts; else it is set aside, since the engine refuses it for itself."""
+    def _store(self, rows: pa.Table, block: str) -> bool:
+        """Put a block into the facts; False if it had to be set aside, since the engine refuses it for itself."""
         token = f"{self._spool.name}:{block}"
         for attempt in range(1, _TRIES + 1):
             try:
-                self._facts.append("events", rows, token)
+                self._blocks.put_events(rows, token)
             except FactsError as error:
                 if error.passing:
                     raise
                 log.error("rows refused", extra={"block": block, "attempt": attempt, "code": error.code})  # noqa: TRY400
             else:
+                self._blocks.put_sums(rows, token)
                 return True
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, rows.schema) as stream:
@@ -284,18 +396,11 @@ class Applier:
         log.error("set aside", extra={"file": name, "bytes": len(content)})
 
 
-def _whole(table: pa.Table) -> pa.Table:
-    """One chunk a column: one block for the engine, and one dictionary a text."""
-    return table.unify_dictionaries().combine_chunks()
-
-
-def _keys_and_days(table: pa.Table) -> tuple[Keys, Days]:
-    return table["key"].to_numpy(), table["at"].cast(pa.int64()).to_numpy() // _DAY
-
-
-def _final(table: pa.Table) -> Any:
-    final = pc.is_in(table["kind"].cast(pa.string()), value_set=pa.array([kind.value for kind in FINAL]))
-    return final.to_numpy()
+def _outcomes(table: pa.Table) -> Outcomes:
+    kinds = table["kind"].chunk(0) if len(table) else ROWS.empty_table()["kind"].combine_chunks()
+    final = np.array([name in FINAL for name in kinds.dictionary.to_pylist()], np.bool_)
+    days, sent = (table[name].cast(pa.int64()).to_numpy() // _DAY for name in ("at", "sent_at"))
+    return Outcomes(table["key"].to_numpy(), days, sent, final[kinds.indices.to_numpy()])
 
 
 def _months(days: Days, fresh: Any) -> Iterator[tuple[str, Any]]:

@@ -85,17 +85,30 @@ class Receiver(Source):
 class Collector(Source):
     """Reads one source, ``every`` so often."""
 
+    # Whether what follows a yield waits until the batch is in the facts, for a source that would forget it then.
+    settles: ClassVar[bool] = False
+    # Whether it holds what its peer believes delivered: then it is read once more after ``close``.
+    holds: ClassVar[bool] = False
+
     every: Duration = Field(timedelta(seconds=1), description="how often it is read")
 
     @abstractmethod
     def collect(self, memory: Memory, now: datetime) -> Iterator[Batch]:
         """Batches since ``memory.cursor``, oldest first; ends when there is nothing more for now.
 
-        What follows a ``yield`` runs after that batch is on disk: acknowledge, move, commit offsets there.
+        What follows a ``yield`` runs after that batch is on disk, or in the facts if the source ``settles``:
+        acknowledge, move, commit offsets there. It does not run where the batch could not be taken: hand it over again.
 
         Raises:
             PluginError: the source can't be read.
         """
+
+    def waiting(self) -> float | None:
+        """Messages that wait at the source, without asking it; NaN while unknown, None where nothing counts them."""
+        return None
+
+    def close(self) -> None:
+        """Let go what is kept open between reads; a read that is under way ends soon."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import secrets
+import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.interval import IntervalTrigger
 
+from collectors._decode import Checked, check
 from collectors.sendlog import learnt
 from monitor import pipeline, tell
 from monitor.core.leases import active
@@ -23,13 +27,13 @@ from monitor.cycle import Cycle, complete_to
 from monitor.enforcing import Enforcer
 from monitor.errors import UserError
 from monitor.facts import retention
-from monitor.facts.names import NameLimit
 from monitor.files import write
-from monitor.gate import Gate, utc_now
+from monitor.gate import LEAP, Gate, utc_now
 from monitor.ledger import actions, incidents, journal, notices, providers
 from monitor.model import Batch, Deed, Rejected
 from monitor.ports import Collector, Memory, PluginError
 from monitor.settings import Settings
+from monitor.spool import SpoolFull
 from monitor.stores import Stores
 from monitor.telemetry import VERSION, Telemetry
 
@@ -38,7 +42,10 @@ log = logging.getLogger(__name__)
 FUTURE = timedelta(minutes=10)  # how far a peer's clock may run ahead of ours
 SHORTEST_TOKEN = 16
 HTTP = "http"  # the source that is told rather than asked
+JOBS = 10  # threads for all jobs but the collectors
 AGAIN = 5  # seconds until a thread that ended by a fault begins again
+SCARCE = 16 << 20  # bytes left on a disk, below which it is shown as full
+RETENTION = timedelta(hours=1)  # between two looks for what has grown too old
 LEARNT = 100_000  # recipient domains kept in memory; a domain beyond costs one more write
 
 
@@ -50,8 +57,10 @@ class Health:
     # The last hundred items that could not be read, scrubbed: what an operator needs to mend a source.
     aside: list[tuple[str, Rejected]] = field(default_factory=list)
 
-    def set_aside(self, source: str, items: list[Rejected]) -> None:
+    def set_aside(self, source: str, items: Sequence[Rejected]) -> None:
         """Keep the newest hundred."""
+        if not items:
+            return
         self.aside = [*self.aside, *((source, item) for item in items)][-100:]
 
 
@@ -64,18 +73,23 @@ class Core:
         self.telemetry = Telemetry(VERSION)
         self.health = Health()
         self.node = socket.gethostname()
-        self.stores = Stores(settings.service.data, settings.service.spool_limit)
+        at = settings.service
+        self.stores = Stores(at.data, at.spool_limit, facts=at.facts, password=at.facts_password.get_secret_value())
         self.gate = Gate(self.stores.ledger, clock)
         self.cycle = Cycle(settings.rules, settings.guards, self.stores.facts, self.stores.ledger, told={HTTP})
         self.teller = tell.Teller(settings.alerts, self.stores.ledger, self._alert_failed)
         self.enforcer = Enforcer(settings.actuators, self.gate, clock, self._shown, self._tier_failed)
         self.token = token(settings.token_file)
-        self.names = NameLimit()
+        self.names = self.stores.applier.names
         self._learnt: dict[str, str] = {}
         self._cursors: dict[str, Mapping[str, Any]] = {}
         self._failing_alerts = True  # until the ledger says otherwise
         self._stop = threading.Event()
-        self._scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
+        # A source may take its thread for as long as there is something to read.
+        pool = {"type": "threadpool", "max_workers": JOBS + len(settings.collectors)}
+        self._scheduler = BackgroundScheduler(
+            timezone="UTC", executors={"default": pool}, job_defaults={"coalesce": True, "max_instances": 1}
+        )
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -83,9 +97,11 @@ class Core:
         self.gate.refresh()
         self._spawn("applier", lambda: self.stores.applier.run(self._stop))
         self._spawn("teller", self._tell)
+        self._spawn("clock", self._watch_clock)
         self._every("gate", timedelta(seconds=1), self.gate.refresh)
         self._every("cycle", self.settings.service.cycle, self._cycle)
-        self._every("retention", timedelta(hours=1), self._expire)
+        self._every("retention", RETENTION, self._expire)
+        self._every("disks", self.settings.service.cycle, self._look_at_disks)
         self._every("tiers", timedelta(seconds=10), self.enforcer.watch)
         for name, source in self.settings.collectors.items():
             if isinstance(source, Collector):
@@ -97,8 +113,14 @@ class Core:
     def stop(self) -> None:
         """End the jobs, then the applier, then the stores."""
         self._stop.set()
+        for source in self.settings.collectors.values():
+            if isinstance(source, Collector):
+                source.close()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
+        for name, source in self.settings.collectors.items():
+            if isinstance(source, Collector) and source.holds:
+                self._collect(name, source)
         for thread in self._threads:
             thread.join()
         self.enforcer.stop()
@@ -127,10 +149,28 @@ class Core:
             names=self.names,
         )
         self.telemetry.observations.labels(source).inc(len(batch))
+        self._note(source, rejected)
+        return rejected
+
+    def take_lines(self, source: str, body: bytes) -> Checked:
+        """Put the events of a body on disk as they came, sealed, to be taken apart by the applier.
+
+        Raises:
+            SpoolFull: the disk or the limit is reached; nothing of the body was taken.
+        """
+        now = self.clock()
+        checked = check(body, (now - self.settings.retention.events, now + FUTURE))
+        if checked.count:
+            stores = self.stores
+            pipeline.take_lines(checked, stores.spool, stores.keyring, source=source, node=self.node, now=now)
+        self.telemetry.observations.labels(source).inc(checked.count)
+        self._note(source, checked.rejected)
+        return checked
+
+    def _note(self, source: str, rejected: Sequence[Rejected]) -> None:
         for item in rejected:
             self.telemetry.rejected.labels(source, item.why.split(":")[0][:60]).inc()
         self.health.set_aside(source, rejected)
-        return rejected
 
     def complete_to(self) -> datetime | None:
         """Up to when at least one source has told everything."""
@@ -205,10 +245,14 @@ class Core:
             for batch in source.collect(self._memory(name), self.clock()):
                 self.take(name, batch)
                 self._cursors[name] = batch.cursor
-                self._learn(batch)
+                self._shown(f"collector.{name}", "")  # it may go on for long
+                if not source.settles:
+                    self.learn(batch)
+                elif len(batch):
+                    self.stores.applier.reached(self.stores.spool.last, self._stop)
                 if self._stop.is_set():
                     break
-        except PluginError as error:
+        except (PluginError, SpoolFull) as error:
             self.telemetry.plugin_errors.labels("collector", name).inc()
             if self.health.errors.get(f"collector.{name}") != str(error):  # once a change, not once a second
                 log.warning("source not readable", extra={"source": name, "error": str(error)})
@@ -226,7 +270,7 @@ class Core:
             return stored()
         return Memory(self._cursors[name], pipeline.Later(lambda: stored().remembers))
 
-    def _learn(self, batch: Batch) -> None:
+    def learn(self, batch: Batch) -> None:
         """Which provider a recipient domain's mail went to: known to the gate, which knows no relay."""
         if "recipient" not in batch.columns or "provider" not in batch.columns:
             return
@@ -246,8 +290,22 @@ class Core:
             "leaf": kept.leaf,
             "minute": kept.minute,
             "hour": kept.hour,
+            "levels": kept.levels,
         }
         retention.expire(self.stores.facts, self.clock(), spans)
+
+    def _look_at_disks(self) -> None:
+        """Show a disk on which there is no room, and a spool that may grow no more, for as long as that lasts."""
+        for name in ("spool", "facts"):
+            folder = self.settings.service.data / name
+            free = shutil.disk_usage(folder).free if folder.exists() else SCARCE
+            why = f"{folder}: {free >> 20} MiB are left on its disk: make room there" if free < SCARCE else ""
+            if name == "spool" and not why and self.stores.spool.size > 0.9 * self.settings.service.spool_limit:
+                why = f"{folder}: nearly as large as service.spool_limit allows, since the facts fall behind"
+            if why and f"disk.{name}" not in self.health.errors:
+                log.error("no room", extra={"why": why})
+            self._shown(f"disk.{name}", why)
+        self._shown("applier.waits", self.stores.applier.trouble)
 
     def _alert_failed(self, name: str) -> None:
         self.telemetry.plugin_errors.labels("alert", name).inc()
@@ -261,9 +319,21 @@ class Core:
             with self._guarded(name):
                 job()
 
-        self._scheduler.add_job(
-            run, "interval", seconds=span.total_seconds(), id=name, next_run_time=self.clock(), misfire_grace_time=None
-        )
+        turns = _Turns(seconds=span.total_seconds(), timezone="UTC")
+        self._scheduler.add_job(run, turns, id=name, next_run_time=self.clock(), misfire_grace_time=None)
+
+    def _watch_clock(self) -> None:
+        """When the clock was set, begin all turns anew: those of a clock that ran ahead may be hours away."""
+        lead = _lead()
+        while not self._stop.wait(1):
+            before, lead = lead, _lead()
+            if abs(lead - before) <= LEAP:
+                continue
+            log.warning("clock was set", extra={"by_s": round((lead - before).total_seconds())})
+            for job in self._scheduler.get_jobs():
+                # A clock that is wrong must not make us drop what is young: somebody has an hour to mend it.
+                wait = RETENTION if job.id == "retention" else timedelta()
+                job.modify(next_run_time=utc_now() + wait)
 
     @contextmanager
     def _guarded(self, name: str) -> Iterator[None]:
@@ -288,6 +358,19 @@ class Core:
         thread = threading.Thread(target=run, name=name)
         thread.start()
         self._threads.append(thread)
+
+
+class _Turns(IntervalTrigger):  # type: ignore[misc]  # version 3 has no types
+    """Turns counted from the last one: a clock that was set forward by years has none to catch up with."""
+
+    def get_next_fire_time(self, _previous: datetime | None, now: datetime) -> datetime:
+        """An interval from ``now`` on, whenever the last turn was to be."""
+        return now + timedelta(seconds=self.interval_length)
+
+
+def _lead() -> timedelta:
+    """Of the wall clock before the steady one."""
+    return utc_now() - datetime.fromtimestamp(monotonic(), UTC)
 
 
 def token(path: Path) -> str:

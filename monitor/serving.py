@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+import ssl
+from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -13,6 +15,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from monitor import notify
+from monitor.errors import UserError
 from monitor.gate import Gate
 from monitor.telemetry import GateMetrics
 
@@ -25,8 +28,16 @@ SEND_BYTES = 256 << 10
 WRITE_BYTES = 16 << 10  # of an answer that may wait in us, beside what is being sent
 
 
-def server(app: ASGIApp, gate: Gate, metrics: GateMetrics) -> uvicorn.Server:
-    """A server whose ``run(sockets=[…])`` returns after a signal, once the lifespan has ended in order."""
+def server(
+    app: ASGIApp, gate: Gate, metrics: GateMetrics, tls: tuple[Path, Path | None] | None = None
+) -> uvicorn.Server:
+    """A server whose ``run(sockets=[…])`` returns after a signal, once the lifespan has ended in order.
+
+    ``tls``: certificate and key (None: in the same file) with which it speaks HTTPS instead.
+
+    Raises:
+        UserError: the certificate or the key can't be used.
+    """
     _raise_descriptors()
     config = uvicorn.Config(
         app,
@@ -41,7 +52,21 @@ def server(app: ASGIApp, gate: Gate, metrics: GateMetrics) -> uvicorn.Server:
         backlog=4096,
         h11_max_incomplete_event_size=HEAD_BYTES,
     )
+    if tls:
+        _secure(config, *tls)
     return _Server(config, gate)
+
+
+def _secure(config: uvicorn.Config, certificate: Path, key: Path | None) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        files = " and ".join(str(file) for file in (certificate, key) if file)
+        why = "no certificate, or a key that does not fit" if isinstance(error, ssl.SSLError) else error.strerror
+        raise UserError(f"{files} can't be used: {why}; see tls_cert and tls_key in [service]") from error
+    config.load()
+    config.ssl = context
 
 
 def bind(host: str, port: int) -> socket.socket:

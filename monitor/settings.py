@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
+from monitor import dsn
 from monitor.core.policy import Guards
 from monitor.core.rates import Rate
 from monitor.core.rules import Pauses, Rule
@@ -31,20 +32,38 @@ Address = Annotated[tuple[str, int], BeforeValidator(address)]
 
 
 class Section(BaseModel):
-    """One table of the file; a key that it does not know is a mistake."""
+    """One table of the file; a key that it does not know is a mistake. ``secrets`` as a plugin's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    secrets: ClassVar[tuple[str, ...]] = ()
+
+
+def facts_dsn(text: str) -> str:
+    """The text, if it is empty or a DSN of facts."""
+    return text and str(dsn.parse(text))
 
 
 class Service(Section):
     """``[service]``: where the data stands, where to listen, how often to judge."""
 
+    secrets: ClassVar[tuple[str, ...]] = ("facts_password",)
+
     data: Annotated[Path, AfterValidator(Path.absolute)] = Path("/var/lib/mailvane")
+    facts: Annotated[str, AfterValidator(facts_dsn)] = ""  # in `data`, in this process
+    facts_password: SecretStr = SecretStr("")
     listen: Address = ("127.0.0.1", 8025)
     gate: Address = ("127.0.0.1", 8026)
     token_file: Path | None = None
+    tls_cert: Path | None = None  # of `listen`, with its chain; and its key, where no tls_key names one
+    tls_key: Path | None = None
     cycle: Duration = timedelta(seconds=10)
     spool_limit: Annotated[int, Field(ge=1 << 20)] = 4 << 30  # bytes
+
+    @model_validator(mode="after")
+    def _whole(self) -> Service:
+        if self.tls_key and not self.tls_cert:
+            raise ValueError("tls_key without tls_cert: name both, or the certificate alone")
+        return self
 
 
 class Automation(Section):
@@ -74,6 +93,7 @@ class Retention(Section):
     leaf: Duration = timedelta(days=7)
     minute: Duration = timedelta(days=90)
     hour: Duration = timedelta(days=730)
+    levels: Duration = timedelta(days=1826)
 
 
 class RuleTable(BaseModel):

@@ -57,6 +57,7 @@ class Spool:
         self._leading = False
         self._broken: OSError | None = None
         self._closed = False
+        self._hurried = 0  # the frame that somebody waits for
         self._lock = _locked(folder / "lock")
         self.name = _named(self._lock)
         self._segments = [Segment(path, int(path.stem), path.stat().st_size) for path in sorted(folder.glob("*.seg"))]
@@ -217,15 +218,28 @@ class Spool:
     def wait(self, after: int, timeout: float, *, enough: int = 0) -> bool:
         """Whether there are frames past ``after``, waiting for the first at most ``timeout`` seconds.
 
-        With ``enough``, waits on from the first frame, as long again at most, until some that many bytes are there.
+        With ``enough``, waits on from the first frame, as long again at most, until some that many bytes are there or
+        somebody is in a hurry.
         """
         with self._changed:
             if self._changed.wait_for(lambda: self._last > after or self._closed, timeout) and enough:
-                self._changed.wait_for(lambda: self._closed or self._pending(after) >= enough, timeout)
+                self._changed.wait_for(
+                    lambda: self._closed or self._hurried > after or self._pending(after) >= enough, timeout
+                )
             return self._last > after
 
-    def _pending(self, after: int) -> int:
+    def hurry(self, upto: int) -> None:
+        """Somebody waits for what becomes of the frames up to ``upto``."""
+        with self._changed:
+            self._hurried = max(self._hurried, upto)
+            self._changed.notify_all()
+
+    def pending(self, after: int) -> int:
         """Bytes of the frames past ``after``, to the next mark."""
+        with self._changed:
+            return self._pending(after)
+
+    def _pending(self, after: int) -> int:
         young = [segment for segment in self._segments if segment.first > after]
         held = next((segment for segment in reversed(self._segments) if segment.first <= after), None)
         return sum(segment.size for segment in young) + (held.size - held.place(after + 1)[1] if held else 0)

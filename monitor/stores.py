@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import ExitStack
 from pathlib import Path
 
 from sqlalchemy import Engine
 
+from monitor.dsn import Embedded
+from monitor.errors import UserError
 from monitor.facts import schema
 from monitor.facts.store import Facts
 from monitor.keyring import Keyring
@@ -16,14 +19,20 @@ from monitor.spool import Spool
 
 
 class Stores:
-    """Keyring, spool, facts and ledger of one data directory, opened together."""
+    """Keyring, spool, facts and ledger of one data directory, opened together.
 
-    def __init__(self, data: Path, spool_limit: int = 4 << 30) -> None:
+    ``facts`` is a DSN where the facts stand on a server rather than here, ``password`` that of the server.
+
+    Raises:
+        UserError: the directory may not be written, or another process has it; the message says what to do.
+        FactsError: the server of the facts does not answer.
+    """
+
+    def __init__(self, data: Path, spool_limit: int = 4 << 30, *, facts: str = "", password: str = "") -> None:
         data = data.absolute()
-        data.mkdir(parents=True, exist_ok=True)
-        data.chmod(0o700)
+        _make_writable(data)
         with ExitStack() as opened:
-            self.facts = Facts.open(f"chdb://{data / 'facts'}")
+            self.facts = Facts.open(facts or str(Embedded(str(data / "facts"))), password=password)
             opened.callback(self.facts.close)
             schema.migrate(self.facts)
             self.keyring = Keyring.open(data / "keyring")
@@ -32,9 +41,31 @@ class Stores:
             opened.callback(self.spool.close)
             self.ledger: Engine = open_ledger(data / "ledger.sqlite")
             opened.callback(self.ledger.dispose)
-            self.applier = Applier(self.spool, self.facts, self.ledger, dead_letters=data / "dead-letters")
+            self.applier = Applier(
+                self.spool, self.facts, self.ledger, self.keyring, dead_letters=data / "dead-letters"
+            )
+            opened.callback(self.applier.close)
             self._opened = opened.pop_all()
 
     def close(self) -> None:
         """In the reverse order of opening."""
         self._opened.close()
+
+
+def _make_writable(data: Path) -> None:
+    """The directory, made and ours alone; the spool may lie on another disk, so both are tried."""
+    here = data
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        data.chmod(0o700)
+        for here in filter(Path.is_dir, (data, data / "spool")):
+            probe = here / ".writable"
+            probe.touch()
+            probe.unlink()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return  # what is there can be opened; all that comes waits for room
+        raise UserError(
+            f"{here} can't be written: {error.strerror}. Let the user that runs Mailvane write there, "
+            "or name another directory (service.data, or --data)"
+        ) from error

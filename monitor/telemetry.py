@@ -58,6 +58,40 @@ class GateMetrics:
         self.ledger_read.set(read_at.timestamp() if read_at else float("nan"))
 
 
+class ShipMetrics:
+    """The metrics of what other machines ship; ``node`` is the name of such a machine in its configuration."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, told: str) -> Gauge:
+            return Gauge(f"{PREFIX}_ship_{name}", told, ["node"], registry=registry)
+
+        self.frames = gauge("waiting_frames", "Frames that wait in the spool of a shipper.")
+        self.bytes = gauge("spool_bytes", "Bytes in the spool of a shipper.")
+        self.oldest = gauge("oldest_seconds", "Age of the oldest frame that a shipper had when it was last heard.")
+        self.full = gauge("spool_full", "1: a shipper reads nothing more until its spool has room.")
+        self.dead_letters = gauge("dead_letters", "Frames that were refused for themselves and lie at a shipper.")
+        self.heard = gauge("heard_timestamp_seconds", "When a shipper was last heard.")
+        self.ahead = gauge("clock_ahead_seconds", "How far a shipper's clock is ahead of ours.")
+        self.repeated = Counter(
+            f"{PREFIX}_ship_repeated_frames",
+            "Frames that a shipper sent again though they were on disk.",
+            ["node"],
+            registry=registry,
+        )
+        self.refused = Counter(
+            f"{PREFIX}_ship_refused",
+            "Requests of shippers that were not taken, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+
+    def forget(self, node: str) -> None:
+        """A machine that is no more."""
+        gauges = (self.frames, self.bytes, self.oldest, self.full, self.dead_letters, self.heard, self.ahead)
+        for metric in (*gauges, self.repeated):
+            metric.remove(node)
+
+
 class Telemetry:
     """The metrics of one service, in a registry of its own so that each test has one."""
 
@@ -70,6 +104,12 @@ class Telemetry:
         )
         self.rejected = Counter(
             f"{PREFIX}_rejected", "Items that could not be read, by reason.", ["source", "reason"], registry=registry
+        )
+        self.refused = Counter(
+            f"{PREFIX}_events_refused",
+            "Requests with events that were not taken, by reason.",
+            ["reason"],
+            registry=registry,
         )
         self.applied = Counter(f"{PREFIX}_applied", "Facts counted in the store.", registry=registry)
         self.duplicates = Counter(
@@ -85,6 +125,12 @@ class Telemetry:
             f"{PREFIX}_source_watermark_timestamp_seconds",
             "Nothing older is still to come from the source.",
             ["source", "node"],
+            registry=registry,
+        )
+        self.lag = Gauge(
+            f"{PREFIX}_source_lag_messages",
+            "Messages that wait at a broker, or on their way from it to the facts.",
+            ["source"],
             registry=registry,
         )
         self.plugin_errors = Counter(
@@ -105,7 +151,11 @@ class Telemetry:
             f"{PREFIX}_held_share_ratio", "Part of all expected mail that is held.", registry=registry
         )
         self.notices_owed = Gauge(f"{PREFIX}_notices_owed", "Tellings that are owed.", registry=registry)
+        self.backed_up = Gauge(
+            f"{PREFIX}_backup_timestamp_seconds", "When the last backup since the start was done.", registry=registry
+        )
         self.gate = GateMetrics(registry)
+        self.ship = ShipMetrics(registry)
         self._reached: dict[Counter, float] = {}
 
     def reach(self, counter: Counter, total: float) -> None:

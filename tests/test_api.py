@@ -79,7 +79,7 @@ def test_an_event_out_of_time_is_set_aside(service: Mailvane):
     assert (status, said["accepted"], said["rejected_count"]) == (202, 1, 2)
     kept = service.get("/v1/rejected")["rejected"]
     assert len(kept) <= 100
-    assert {"older than events are kept", "the time is ahead of our clock"} <= {item["why"] for item in kept}
+    assert {"at: older than events are kept", "at: the time is ahead of our clock"} <= {item["why"] for item in kept}
     assert [item["where"] for item in said["rejected"]] == ["line 2", "line 3"]
 
 

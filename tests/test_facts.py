@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.facts import queries, retention, schema
+from monitor.facts import grains, queries, retention
+from monitor.facts.blocks import Blocks
 from monitor.facts.prepare import prepare
 from monitor.facts.store import Facts
-from monitor.facts.window import Window
+from monitor.facts.window import Outcomes, Window
 from monitor.keyring import Keyring
 from monitor.model import LABELS, Batch, Kind, Scope
+from tests.storing import empty, store
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -35,22 +37,15 @@ def keyring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyring]:
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facts]:
-    store = Facts.open(f"chdb://{tmp_path_factory.mktemp('data') / 'facts'}", readers=2)
-    schema.migrate(store)
-    yield store
-    store.close()
+    with store(tmp_path_factory.mktemp("data") / "facts", readers=2) as facts:
+        yield facts
 
 
 @pytest.fixture
 def facts(opened: Facts) -> Facts:
-    """The store without a row: one process may have one directory open, and opening takes a while."""
+    """The store without a row."""
     empty(opened)
     return opened
-
-
-def empty(facts: Facts) -> None:
-    for table in ("events", *schema.GRAINS):
-        facts.command(f"TRUNCATE TABLE {table}")
 
 
 def micros(at: datetime) -> int:
@@ -75,16 +70,19 @@ class Told:
         self._rows.append({**row, **more})
 
     def put(self, *, batch: int = 0, seen_at: datetime | None = None) -> pa.Table:
+        table = self.made(batch=batch, seen_at=seen_at)
+        Blocks(self._facts).put(table, self.token)
+        return table
+
+    def made(self, *, batch: int = 0, seen_at: datetime | None = None) -> pa.Table:
         self.token = f"token {next(NUMBERS)}"
         names = sorted({name for row in self._rows for name in row})
         defaults = {"attempt": 0, "count": 1, "code": 0}
         columns = {name: [row.get(name, defaults.get(name, "")) for row in self._rows] for name in names}
         table, rejected = prepare(Batch(columns), "test", self._keyring, seen_at, bounds=None)
         assert not rejected
-        table = table.append_column("batch", pa.array([batch] * len(table), pa.uint64()))
-        self._facts.append("events", table, self.token)
         self._rows = []
-        return table
+        return table.append_column("batch", pa.array([batch] * len(table), pa.uint64()))
 
 
 @pytest.fixture
@@ -95,28 +93,12 @@ def told(facts: Facts, keyring: Keyring) -> Told:
 # the tables
 
 
-def test_migrating_again_changes_nothing_and_newer_facts_are_refused(facts: Facts) -> None:
-    before = facts.query("SELECT name, create_table_query FROM system.tables WHERE database = 'default' ORDER BY name")
-    schema.migrate(facts)
-    after = facts.query("SELECT name, create_table_query FROM system.tables WHERE database = 'default' ORDER BY name")
-    assert before.equals(after)
-    facts.command("INSERT INTO migrations VALUES ({version:UInt32})", version=schema.VERSION + 1)
-    try:
-        with pytest.raises(ValueError, match="newer release"):
-            schema.migrate(facts)
-    finally:
-        facts.command(
-            "ALTER TABLE migrations DELETE WHERE version > {version:UInt32} SETTINGS mutations_sync = 1",
-            version=schema.VERSION,
-        )
-
-
 def test_the_same_token_again_changes_neither_raw_nor_any_grain(facts: Facts, told: Told) -> None:
     told.add(Kind.SENT, NOON, tenant="t1")
     told.add(Kind.BOUNCED, NOON, tenant="t1")
     table = told.put()
     before = queries.totals(facts)
-    facts.append("events", table, told.token)
+    Blocks(facts).put(table, told.token)
     assert queries.totals(facts) == before
     assert before["rows"] == before["keys"] == 2
     assert before["leaf"] == before["minute"] == before["hour"] == before["events"]
@@ -124,30 +106,28 @@ def test_the_same_token_again_changes_neither_raw_nor_any_grain(facts: Facts, to
 
 def test_half_an_insert_is_healed_by_the_same_token(facts: Facts, told: Told) -> None:
     """Raw without its grains is what a kill between the two leaves."""
-    view = facts.query("SELECT create_table_query AS q FROM system.tables WHERE name = 'leaf_feed'")["q"][0].as_py()
-    facts.command("DROP TABLE leaf_feed")
     told.add(Kind.SENT, NOON, tenant="t1")
-    table = told.put()
+    table = told.made()
+    Blocks(facts).put_events(table, told.token)
     assert queries.totals(facts)["leaf"]["sent"] == 0
-    facts.command(view)
-    facts.append("events", table, told.token)
+    Blocks(facts).put(table, told.token)
     found = queries.totals(facts)
     assert (found["rows"], found["leaf"]["sent"], found["minute"]["sent"], found["hour"]["sent"]) == (1, 1, 1, 1)
 
 
-EDGES = [edge for edge in schema.LAG_EDGES for edge in (edge - timedelta(milliseconds=1), edge)]
+EDGES = [edge for edge in grains.LAG_EDGES for edge in (edge - timedelta(milliseconds=1), edge)]
 
 
 def test_the_lag_class_counts_the_edges_that_were_reached(facts: Facts, told: Told) -> None:
-    assert len(schema.LAG_EDGES) == 11
+    assert len(grains.LAG_EDGES) == 11
     for edge in EDGES:
         told.add(Kind.COMPLAINT, NOON + edge, NOON, tenant=f"{edge // timedelta(milliseconds=1)}")
     told.put(seen_at=None)  # each when it happened
     told.add(Kind.COMPLAINT, NOON, NOON, tenant="0")
     told.put(seen_at=NOON - timedelta(minutes=5))  # a clock that is late
-    found = facts.query("SELECT toInt64(tenant) AS ms, lag FROM hour").to_pylist()
+    found = facts.query("SELECT toInt64(tenant) AS ms, lag FROM hour JOIN hour_series USING series").to_pylist()
     expected = {
-        edge // timedelta(milliseconds=1): sum(edge >= other for other in schema.LAG_EDGES) for edge in EDGES
+        edge // timedelta(milliseconds=1): sum(edge >= other for other in grains.LAG_EDGES) for edge in EDGES
     } | {0: 0}
     assert {row["ms"]: row["lag"] for row in found} == expected
 
@@ -218,7 +198,7 @@ def test_counts_are_what_counting_by_hand_gives(
     found = queries.counts(opened, by, start, end, where, after)
     assert len(found.scopes) == len(expected)
     assert {
-        scope: {name: int(getattr(found, name)[place]) for name in schema.COUNTERS}
+        scope: {name: int(getattr(found, name)[place]) for name in grains.COUNTERS}
         for place, scope in enumerate(found.scopes)
     } == expected
     if after is None:
@@ -238,9 +218,9 @@ def by_hand(
         scope = Scope(**{label: row[label] for label in LABELS})
         if not (start <= row["at"] < end and where.covers(scope)) or (after and row["at"] - row["age"] < after):
             continue
-        group = expected.setdefault(scope.only(*names), dict.fromkeys(schema.COUNTERS, 0))
+        group = expected.setdefault(scope.only(*names), dict.fromkeys(grains.COUNTERS, 0))
         group[row["kind"].value] += row["count"]
-        if row["attempt"] == 1 and row["kind"] in schema.FIRST_OUTCOMES:
+        if row["attempt"] == 1 and row["kind"] in grains.FIRST_OUTCOMES:
             group["first"] += row["count"]
             group["first_deferred"] += row["count"] * (row["kind"] is Kind.DEFERRED)
     return expected
@@ -344,24 +324,49 @@ def test_the_window_is_read_back_from_committed_batches_only(facts: Facts, told:
     cut_short = told.put(batch=7)
     keys = np.concatenate([committed["key"].to_numpy(), cut_short["key"].to_numpy()])
     days = np.full(2, NOON.timestamp() // 86_400, np.int64)
-    final = np.ones(2, np.bool_)
-    assert Window(facts).fresh(keys, days, final, committed=3).tolist() == [False, True]
-    assert Window(facts).fresh(keys, days, final, committed=7).tolist() == [False, False]
-    assert Window(facts).fresh(keys, days, final, committed=0).tolist() == [True, True]
+    rows = outcomes_of(keys, days)
+    assert Window(facts).fresh(rows, committed=3).tolist() == [False, True]
+    assert Window(facts).fresh(rows, committed=7).tolist() == [False, False]
+    assert Window(facts).fresh(rows, committed=0).tolist() == [True, True]
 
 
 def test_of_the_same_key_the_first_copy_wins(facts: Facts) -> None:
-    days = np.zeros(5, np.int64)
-    assert Window(facts).fresh(of(4, 9, 4, 4, 9), days, days == 0, 0).tolist() == [True, True, False, False, False]
+    rows = outcomes_of(of(4, 9, 4, 4, 9), np.zeros(5, np.int64))
+    assert Window(facts).fresh(rows, 0).tolist() == [True, True, False, False, False]
 
 
 def test_final_outcomes_are_looked_for_on_both_sides_of_midnight(facts: Facts) -> None:
     window = Window(facts)
-    window.fresh(of(1), np.array([10]), np.array([True]), 0)
-    window.add(of(1), np.array([10]))
+    window.fresh(day_of(10), 0)
+    window.add(day_of(10))
     for day, seen in ((9, True), (10, True), (11, True), (12, False)):
-        assert window.fresh(of(1), np.array([day]), np.array([True]), 0).tolist() == [not seen]
-        assert window.fresh(of(1), np.array([day]), np.array([False]), 0).tolist() == [day != 10]
+        assert window.fresh(day_of(day), 0).tolist() == [not seen]
+        assert window.fresh(day_of(day, final=False), 0).tolist() == [day != 10]
+
+
+@pytest.mark.parametrize("read_back", [False, True])
+def test_a_final_outcome_that_is_told_days_later_is_known_by_the_day_of_sending(
+    facts: Facts, told: Told, *, read_back: bool
+) -> None:
+    day = int(NOON.timestamp() // 86_400)
+    told.add(Kind.BOUNCED, NOON + timedelta(days=5), NOON)
+    late = told.put(batch=1)["key"].to_numpy()
+    window = Window(facts)
+    if not read_back:
+        window.fresh(day_of(day + 5, sent=day, key=late), 0)
+        window.add(day_of(day + 5, sent=day, key=late))
+    for other in (day, day + 1, day + 4):
+        assert not window.fresh(day_of(other, sent=day, key=late), 1).any()
+    assert window.fresh(day_of(day, sent=day, key=late + np.uint64(1)), 1).all()
+
+
+def day_of(day: int, *, sent: int | None = None, final: bool = True, key: Any = None) -> Outcomes:
+    days = np.array([day])
+    return Outcomes(of(1) if key is None else key, days, days if sent is None else np.array([sent]), np.array([final]))
+
+
+def outcomes_of(keys: Any, days: Any) -> Outcomes:
+    return Outcomes(keys, days, days, np.ones(len(keys), np.bool_))
 
 
 @settings(max_examples=50, deadline=None)
@@ -370,10 +375,11 @@ def test_a_key_is_fresh_exactly_once_however_the_batches_fall(batches: list[list
     window = Window(Nothing())  # type: ignore[arg-type]  # no event was ever stored
     known: set[int] = set()
     for batch in batches:
-        keys, days = np.array(batch, np.uint64), np.zeros(len(batch), np.int64)
-        fresh = window.fresh(keys, days, np.ones(len(batch), np.bool_), 0)
+        keys = np.array(batch, np.uint64)
+        rows = outcomes_of(keys, np.zeros(len(batch), np.int64))
+        fresh = window.fresh(rows, 0)
         assert [int(key) for key in keys[fresh]] == list(dict.fromkeys(key for key in batch if key not in known))
-        window.add(keys[fresh], days[fresh])
+        window.add(rows.of(fresh))
         known |= set(batch)
 
 
@@ -392,7 +398,7 @@ def test_days_that_were_not_asked_for_the_longest_are_let_go_and_read_back(facts
     window = Window(facts, most=250)
     for day in [*range(6), *range(6)]:
         days = np.full(100, today + day, np.int64)
-        assert not window.fresh(stored[day], days, np.zeros(100, np.bool_), 1).any()
+        assert not window.fresh(Outcomes(stored[day], days, days, np.zeros(100, np.bool_)), 1).any()
         assert sum(runs.size for runs in window._days.values()) <= 250
 
 
@@ -412,11 +418,15 @@ def test_whole_partitions_are_dropped_when_their_last_row_is_too_old(facts: Fact
     assert retention.expire(facts, NOON, keep) == [
         ("events", "20261015"),
         ("hour", "202610"),
+        ("hour_series", "202610"),
         ("leaf", "20261015"),
         ("leaf", "20261116"),
+        ("leaf_series", "20261015"),
+        ("leaf_series", "20261116"),
     ]
     found = queries.totals(facts)
     assert (found["rows"], found["leaf"]["sent"], found["minute"]["sent"], found["hour"]["sent"]) == (3, 2, 4, 3)
     assert retention.expire(facts, NOON, keep) == []
-    assert retention.expire(facts, NOON + timedelta(hours=12), keep) == [("leaf", "20261123")]  # midnight
+    midnight = NOON + timedelta(hours=12)
+    assert retention.expire(facts, midnight, keep) == [("leaf", "20261123"), ("leaf_series", "20261123")]
     assert retention.expire(facts, NOON + timedelta(days=3000), {}) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import threading
@@ -12,8 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from monitor.errors import UserError
 from monitor.facts.errors import DirectoryInUse, FactsBusy, FactsError
 from monitor.facts.store import Facts
+from tests.storing import embedded
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = embedded
 
 
 @pytest.fixture
@@ -132,10 +138,84 @@ def test_a_second_process_is_told_that_the_facts_are_in_use(facts: Facts, tmp_pa
     assert told.returncode == 1
 
 
-@pytest.mark.parametrize("dsn", ["https://facts.example", "chdb://relative", "chdb:///path?readonly=1", "/path"])
-def test_only_a_path_of_the_embedded_engine_is_a_dsn(dsn: str) -> None:
-    with pytest.raises(ValueError, match="chdb:///path"):
-        Facts.open(dsn)
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_handle_is_dropped_after_whatever_was_raised(facts: Facts) -> None:
+    facts.query("SELECT 1")
+    with pytest.raises(KeyboardInterrupt), facts._reader() as first:
+        interrupt()
+    with facts._reader() as second:
+        assert second is not first
+    writer = facts._writer
+    with pytest.raises(KeyboardInterrupt):
+        facts._write(interrupt)
+    facts.command("CREATE TABLE t (a UInt8) ENGINE = MergeTree ORDER BY a")
+    assert facts._writer is not writer
+
+
+def test_closing_leaves_the_queries_of_others_alone(facts: Facts, tmp_path: Path) -> None:
+    other = Facts.open(f"chdb://{tmp_path / 'facts'}", readers=1)
+    answers: list[Any] = []
+    slow = "SELECT sum(sleepEachRow(0.001)) AS a FROM numbers(1500) SETTINGS max_block_size = 1"
+    thread = threading.Thread(target=lambda: answers.append(other.query(slow).to_pylist()))
+    thread.start()
+    while not taken(other):
+        pass
+    facts._cancel()
+    facts.close(grace=0.1)
+    thread.join(30)
+    other.close()
+    assert answers == [[{"a": 0}]]
+
+
+LIMITS = """
+import resource, sys
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+from monitor.facts.store import Facts
+Facts.open(sys.argv[1]).close()
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+print(soft >= 8192 or soft == hard)
+"""
+
+
+def test_the_limit_of_open_files_is_raised(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", LIMITS, f"chdb://{tmp_path / 'facts'}"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert told.stdout.strip() == "True"
+
+
+def test_a_directory_that_can_not_be_made_is_told_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in ("file", "file/facts"):
+        with pytest.raises(UserError, match=r"can't be written: .*\. Let the user .* or name another directory"):
+            Facts.open(f"chdb://{tmp_path / folder}")
+
+
+def imported(path: Path) -> set[str]:
+    """The packages that a module names in its imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_only_the_store_knows_the_engine() -> None:
+    packages = ("monitor", "collectors", "detectors", "alerts", "dashboards")
+    knowing = {
+        str(path.relative_to(ROOT))
+        for package in packages
+        for path in (ROOT / package).rglob("*.py")
+        if imported(path) & {"chdb", "clickhouse_connect"}
+    }
+    assert knowing == {"monitor/facts/store.py"}
 
 
 def test_directory_in_use_is_an_error_of_its_own() -> None:

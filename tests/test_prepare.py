@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from monitor.facts.names import NameLimit
 from monitor.facts.prepare import prepare
-from monitor.facts.rows import ROWS, decode, encode, progress_of
+from monitor.facts.rows import ROWS, Frame, decode, encode, encode_lines, progress_of
 from monitor.keyring import UNKNOWN, Keyring
 from monitor.ledger.journal import Progress
 from monitor.model import LABELS, Batch, Kind
@@ -57,6 +57,7 @@ def test_what_a_source_does_not_know_takes_its_default(keyring: Keyring) -> None
         "at": NOON, "sent_at": NOON, "seen_at": NOON, "kind": "sent", "attempt": 0, "count": 1,
         **dict.fromkeys(LABELS, ""), "recipient": UNKNOWN, "message": UNKNOWN, "key": int(keyring.id_keys("test", ["0"])[0]),
         "code": 0, "dsn": "", "relay": "", "reply": "", "source": "test",
+        "reply_class": "", "consent": "", "consent_ref": "",
     }  # fmt: skip
 
 
@@ -248,15 +249,26 @@ def test_a_frame_holds_what_it_was_given(
         batch(*({"kind": kind.value, "tenant": "t"} for kind in kinds)), "test", keyring, NOON, bounds=None
     )
     progress = Progress("log", "node", NOON, {"offset": 7}, watermark, remember)
-    found, told = decode(encode(table, progress))
-    assert found.to_pylist() == table.to_pylist()
-    assert told == progress == progress_of(encode(table, progress))
-    assert decode(encode(table.slice(1), None))[1] is None
+    found = decode(encode(table, progress))
+    assert found.rows.to_pylist() == table.to_pylist()
+    assert found.count == len(table)
+    assert found.progress == progress == progress_of(encode(table, progress))
+    assert decode(encode(table.slice(1), None)).progress is None
+    sealed = decode(encode_lines(b"sealed", len(kinds), 70, progress))
+    assert sealed == Frame(len(kinds), progress, sealed=b"sealed", size=70)
 
 
 @pytest.mark.parametrize(
     "payload",
-    [b"", b"\x05\0\0\0{}", b"\x02\0\0\0[]", b'\x07\0\0\0{"v":1}', b"\xff\xff\xff\x7f{}", b"rubbish that is no frame"],
+    [
+        b"",
+        b"\x05\0\0\0{}",
+        b"\x02\0\0\0[]",
+        b'\x07\0\0\0{"v":1}',
+        b"\xff\xff\xff\x7f{}",
+        b"rubbish that is no frame",
+        b'\x16\0\0\0{"v":2,"progress":null}',
+    ],
 )
 def test_what_is_no_frame_is_said_to_be_none(payload: bytes) -> None:
     with pytest.raises(ValueError):

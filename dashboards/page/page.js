@@ -13,7 +13,7 @@ const $ = (id) => document.getElementById(id);
 const root = document.documentElement;
 
 // ── What is asked. `each`: in every how many rounds; sums over many series are asked for less often.
-const rated = (path) => () => `v1/series?${path}&minutes=30&rate=${ui.rate}`;
+const rated = (path) => () => `v1/series?${path}&minutes=30&gaps=omit&rate=${ui.rate}`;
 const feed = (url, each = 1) => ({ url, each, answer: null, at: null, failing: null, why: "" });
 const feeds = {
   status: feed(() => "v1/status"),

@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from monitor.api import events, hand, health, leases, look
+from monitor.api import batches, events, hand, handover, health, leases, look, refusals, search, series, worst
 from monitor.service import Core
 from monitor.telemetry import VERSION
 
@@ -44,8 +44,12 @@ def build(core: Core, *, demo: bool = False, closing: Callable[[], None] = lambd
     app = FastAPI(title="Mailvane", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.router.routes.extend(leases.routes(core.gate, core.telemetry.gate))
     app.include_router(events.router(core))
+    app.include_router(batches.router(core))
     app.include_router(hand.router(core))
+    app.include_router(handover.router(core))
     app.include_router(look.router(core, demo=demo))
+    for question in (series, worst, search):
+        app.include_router(question.router(core))
     app.include_router(health.router(core))
     page = Path(str(files("dashboards").joinpath("page")))
     app.mount("/static", StaticFiles(directory=page), name="static")
@@ -54,11 +58,12 @@ def build(core: Core, *, demo: bool = False, closing: Callable[[], None] = lambd
     async def now() -> FileResponse:
         return FileResponse(page / "index.html", headers={"Cache-Control": "no-cache"})
 
-    app.add_middleware(_Headers)
+    refusals.add_to(app)
+    app.add_middleware(Headers)
     return app
 
 
-class _Headers:
+class Headers:
     """Adds the headers to each answer. Starlette's own wrapper would cost each question a task and a queue."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+MOST = (1 << 63) - 1  # of a number that the stores are asked about
+
 
 def refusal(what: str, remedy: str, status: int = 422) -> JSONResponse:
     """An error as all routes tell it."""

@@ -1,85 +1,127 @@
-"""``POST /v1/events``: facts told by other systems; answered when they are on disk."""
+"""``POST /v1/events``: facts told by other systems; answered when they are on disk. What users know: docs/ingest.md."""
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
+import json
+import logging
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
 
-from collectors.events import Events, schema
 from monitor.api.access import unauthorized
-from monitor.api.basics import bounded, refusal
+from monitor.api.answers import LONGEST_KEY, Another, Answer, Answers, Busy
+from monitor.api.events_told import RESPONSES, TELLS, event
+from monitor.api.intake import SOON, Intake, Refused, drain, later
 from monitor.model import Rejected
 from monitor.service import HTTP, Core
 from monitor.spool import SpoolFull
 
-BODY_LIMIT = 16 << 20  # bytes of one request
+log = logging.getLogger(__name__)
+
 LINE_COUNT = 200_000  # of one request: each one that is bad costs an object
-AT_ONCE = 16  # requests whose bodies are in memory at a time
-PATIENCE = 30  # seconds for a body to arrive
+ARRAY_LIMIT = 4 << 20  # bytes; it is taken apart as a whole, and an element may be two bytes
 SHOWN = 100  # rejected lines named in an answer; the count is always whole
+SCHEMA_TYPE = "application/schema+json"
 
 
 def router(core: Core) -> APIRouter:
     """The routes of the receiver."""
     api = APIRouter(tags=["tell"])
-    receiver = Events()
-    slots = asyncio.Semaphore(AT_ONCE)
+    intake, answers = Intake(), Answers(core.clock)
     open_to_all = _loopback(core.settings.service.listen[0])
 
-    @api.post("/v1/events")
+    @api.post("/v1/events", status_code=202, responses=RESPONSES, openapi_extra=TELLS)
     async def take(request: Request) -> Response:
-        """Take NDJSON, one event a line; 202 when it is on disk, with the lines that could not be read."""
+        """Take events, one a line or as an array; 202 when they are on disk, with those that could not be read."""
         if not open_to_all and (denied := unauthorized(core, request)):
+            await drain(request)
             return denied
-        if slots.locked():
-            return _later("too many requests at once")
-        async with slots:
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    body = await bounded(request, BODY_LIMIT)
-            except TimeoutError:
-                return refusal(f"the body did not arrive within {PATIENCE} s", "send fewer lines in a request", 408)
-            if body is None or body.count(b"\n") > LINE_COUNT:
-                what = f"the body is over {BODY_LIMIT} bytes or {LINE_COUNT:,} lines"
-                return refusal(what, "send fewer lines in a request", 413)
-            return await run_in_threadpool(_taken, core, receiver, body)
+        try:
+            async with intake.body(request) as body:
+                _bounded(body)
+                return await intake.run(_answered, core, answers, request.headers.get("Idempotency-Key"), body)
+        except Refused as refused:
+            core.telemetry.refused.labels(refused.reason).inc()
+            return refused.answer()
 
-    @api.get("/v1/events/schema")
-    async def shape() -> dict[str, Any]:
-        """The JSON Schema of one line."""
-        return schema()
+    @api.get("/v1/events/schema", responses={200: {"content": {SCHEMA_TYPE: {"schema": {"type": "object"}}}}})
+    async def shape(request: Request) -> JSONResponse:
+        """The JSON Schema of one event; as application/schema+json too, for who accepts that."""
+        wanted = SCHEMA_TYPE if SCHEMA_TYPE in request.headers.get("Accept", "") else "application/json"
+        told = {"$schema": "https://json-schema.org/draft/2020-12/schema", **event()}
+        return JSONResponse(told, media_type=wanted)
 
     return api
 
 
-def _taken(core: Core, receiver: Events, body: bytes) -> Response:
-    batch = receiver.decode(body)
+def _bounded(body: bytes) -> None:
+    """Refuse what would take much more memory than it has bytes."""
+    if body.count(b"\n") > LINE_COUNT:
+        raise Refused("large", f"the body is over {LINE_COUNT:,} lines", "send fewer lines in a request", 413)
+    if len(body) > ARRAY_LIMIT and body[:64].lstrip()[:1] == b"[":
+        raise Refused(
+            "large", f"the array is over {ARRAY_LIMIT:,} bytes", "send a shorter one, or one event a line", 413
+        )
+
+
+def _answered(core: Core, answers: Answers, key: str | None, body: bytes) -> Response:
+    take = partial(_taken, core)
+    if key is None:
+        return _response(take(body))
+    if not 0 < len(key) <= LONGEST_KEY:
+        what = f"Idempotency-Key has {len(key)} characters, and may have 1 to {LONGEST_KEY}"
+        raise Refused("key", what, "send a UUID, a new one for each batch", 422)
     try:
-        rejected = core.take(HTTP, batch)
+        answer, again = answers.once(key, body, take)
+    except Busy:
+        what, remedy = "a request with this Idempotency-Key is being taken", "wait for its answer, or ask again"
+        raise Refused("key", what, remedy, 409, {"Retry-After": str(SOON)}) from None
+    except Another:
+        what, remedy = "this Idempotency-Key came with another body", "send a new key with each batch"
+        raise Refused("key", what, remedy, 422) from None
+    response = _response(answer)
+    if again:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+def _taken(core: Core, body: bytes) -> Answer:
+    try:
+        checked = core.take_lines(HTTP, body)
     except SpoolFull:
-        return _later("the spool is full")
-    accepted = len(batch) - (len(rejected) - len(batch.rejected))
+        raise later("spool", "the spool is full") from None
+    except OSError as error:
+        log.error("events not on disk", extra={"errno": error.errno})  # noqa: TRY400  # the number says it all
+        raise later("disk", "the disk refuses", status=503) from error
     said = {
-        "accepted": accepted,
-        "rejected": [{"where": item.where, "why": item.why} for item in sorted(rejected, key=_number)[:SHOWN]],
-        "rejected_count": len(rejected),
+        "accepted": checked.count,
+        "rejected": [_told(item) for item in checked.rejected[:SHOWN]],
+        "rejected_count": len(checked.rejected),
     }
-    return JSONResponse(said, status_code=422 if rejected and not accepted else 202)
+    return Answer(422 if checked.rejected and not checked.count else 202, json.dumps(said).encode())
+
+
+def _response(answer: Answer) -> Response:
+    return Response(answer.body, answer.status, media_type="application/json")
+
+
+def _told(item: Rejected) -> dict[str, Any]:
+    """``where`` and ``why`` in words, and the number of the line (or of the item) and the field apart."""
+    field, _, _ = item.why.partition(":")
+    return {
+        "where": item.where,
+        "line": _number(item) or None,
+        "field": field if field in _FIELDS else None,
+        "why": item.why,
+    }
 
 
 def _number(item: Rejected) -> int:
-    return int(item.where.removeprefix("line ") or 0)
-
-
-def _later(why: str) -> Response:
-    answer = refusal(why, "send the same lines again later: what was taken already counts once", 429)
-    answer.headers["Retry-After"] = "5"
-    return answer
+    number = item.where.rpartition(" ")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 def _loopback(host: str) -> bool:
@@ -87,3 +129,6 @@ def _loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+_FIELDS = frozenset(event()["properties"])

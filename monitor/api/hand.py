@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from monitor import hand
 from monitor.api import words
 from monitor.api.access import unauthorized
-from monitor.api.basics import bounded, refusal
+from monitor.api.basics import MOST, bounded, refusal
 from monitor.ledger import actions
 from monitor.model import Action, Deed
 from monitor.ports import Duration
@@ -41,7 +41,7 @@ def router(core: Core) -> APIRouter:
     api = APIRouter(tags=["brake"])
 
     @api.get("/v1/actions")
-    def log(limit: Annotated[int, Query(ge=1, le=1000)] = 50, before: Annotated[int, Query(ge=0)] = 0) -> Any:
+    def log(limit: Annotated[int, Query(ge=1, le=1000)] = 50, before: Annotated[int, Query(ge=0, le=MOST)] = 0) -> Any:
         """What was done and refused, the newest first; `before` a seq for the next page."""
         with core.stores.ledger.connect().execution_options(reads=True) as conn:
             return {"actions": [words.action(one) for one in actions.newest(conn, limit, before)]}

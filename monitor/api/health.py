@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from monitor.model import Grade
+from monitor.ports import Collector
 from monitor.service import Core
 
 
@@ -51,6 +52,9 @@ def _measure(core: Core) -> None:
     for (source, node), (mark, _) in known["heard"].items():
         if mark:
             telemetry.watermark.labels(source, node).set(mark.timestamp())
+    for name, collector in core.settings.collectors.items():
+        if isinstance(collector, Collector) and (lag := collector.waiting()) is not None:
+            telemetry.lag.labels(name).set(lag)
     for rule in core.settings.rules:
         for grade in (Grade.ALERT, Grade.PAUSE):
             count = sum(1 for one in known["open"] if one.rule == rule.name and one.grade is grade)

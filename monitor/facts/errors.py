@@ -18,4 +18,7 @@ class FactsBusy(Exception):  # noqa: N818  # a state, not a fault
 
 
 class DirectoryInUse(UserError):  # noqa: N818  # a state, not a fault
-    """Another process has the directory open; one at a time may."""
+    """Another process has the directory open; one at a time may. ``what`` names it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}. Stop that process, or name another directory (service.data, or --data)")

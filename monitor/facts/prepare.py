@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import compress, repeat
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from monitor.facts.names import NameLimit
 from monitor.facts.rows import NAME, ROWS
@@ -18,13 +20,15 @@ from monitor.model import COLUMNS, LABELS, OWNED, Batch, Rejected
 from monitor.scrub import scrub
 
 # A message is about mail of the last sixty days, or its time of sending is a mistake.
-_OLDEST_MAIL = timedelta(days=60)
+OLDEST_MAIL = timedelta(days=60)
 # What the engine's days and hours can say, with room for sent_at.
 _EVER = (datetime(1970, 4, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAME_LENGTH = 200  # characters of a label, relay or code text
 _REPLY_LENGTH = 500
 _SAMPLES = 100  # rejected rows of a batch that are shown; the others are counted
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _Longs = npt.NDArray[np.int64]
 _Flags = npt.NDArray[np.bool_]
@@ -34,7 +38,7 @@ def prepare(
     batch: Batch,
     source: str,
     keyring: Keyring,
-    seen_at: datetime | None,
+    seen_at: datetime | _Longs | None,
     *,
     bounds: tuple[datetime, datetime] | None,
     names: NameLimit | None = None,
@@ -44,47 +48,60 @@ def prepare(
     Set aside: an unknown kind, no time or one outside of ``bounds``, a seller's name without its tenant, a count
     that is no positive number, and rows that nothing identifies. ``sent_at`` is drawn into the sixty days before
     ``at``. With a message id the key is made of it, the recipient, the outcome and the attempt, whatever else is
-    known; ``id`` decides only where there is none. ``seen_at`` None, for imports: each row was seen when it happened.
+    known; ``id`` decides only where there is none. ``seen_at`` may be POSIX microseconds by row; None, for imports:
+    each row was seen when it happened.
 
     Raises:
         ValueError: columns of different lengths or of unknown names, which is the collector's mistake.
     """
     columns = _filled(batch)
-    codes = np.fromiter(map(_code, columns["kind"]), np.uint8, len(batch))
+    kinds = _text(columns["kind"])
+    codes = _codes(kinds)
     at, count = _longs(columns["at"]), _longs(columns["count"])
+    seen = _seen(seen_at, at)
     reasons = _reasons(columns, codes, at, count, bounds)
     bad = np.logical_or.reduce([flags for _, flags in reasons])
     rejected = _rejected(columns, reasons, bad, batch.places)
     if rejected:
         keep = ~bad
         columns = {name: _kept(values, keep) for name, values in columns.items()}
-        codes, at, count = codes[keep], at[keep], count[keep]
+        codes, at, count, seen = codes[keep], at[keep], count[keep], seen[keep]
     sent_at = _longs(columns["sent_at"])
-    oldest = at - _OLDEST_MAIL // timedelta(microseconds=1)
+    oldest = at - OLDEST_MAIL // timedelta(microseconds=1)
     sent_at = np.clip(np.where(sent_at == 0, at, sent_at), oldest, at)
-    messages, recipients = keyring.messages(columns["message_id"]), keyring.pseudonyms(columns["recipient"])
+    messages = keyring.messages(_plain(columns["message_id"]))
+    recipients = _recipients(columns["recipient"], keyring)
     table = pa.table(
         {
             "at": _stamps(at),
             "sent_at": _stamps(sent_at),
-            "seen_at": _stamps(at if seen_at is None else np.full_like(at, _micros(seen_at))),
+            "seen_at": _stamps(seen),
             "kind": pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32) - 1), _KINDS),
-            "attempt": pa.array(np.clip(_longs(columns["attempt"]), 0, 0xFFFF), pa.uint16()),
-            "count": pa.array(count, pa.uint32()),
+            "attempt": pa.array(np.clip(_longs(columns["attempt"]), 0, 0xFFFF).astype(np.uint16)),
+            "count": pa.array(count.astype(np.uint32)),
             **{label: _name(columns[label]) for label in LABELS},
             "recipient": _binary(recipients),
             "message": _binary(messages),
             "key": pa.array(_keys(columns, codes, source, keyring, messages, recipients)),
-            "code": pa.array(np.clip(_longs(columns["code"]), 0, 0xFFFF), pa.uint16()),
+            "code": pa.array(np.clip(_longs(columns["code"]), 0, 0xFFFF).astype(np.uint16)),
             "dsn": _name(columns["dsn"], _hidden_name),
             "relay": _name(columns["relay"], _hidden_name),
             "reply": _changed(_text(columns["reply"]), lambda reply: scrub(reply, _REPLY_LENGTH)).cast(pa.string()),
             "source": _name(_Same(source, len(at))),
+            "reply_class": _name(columns["reply_class"]),
+            "consent": _name(columns["consent"]),
+            "consent_ref": _changed(_text(columns["consent_ref"]), _hidden_name).cast(pa.string()),
         },
         schema=ROWS,
     )
     days = at // (timedelta(days=1) // timedelta(microseconds=1))
     return (names or NameLimit()).apply(table, days), rejected
+
+
+def _seen(seen_at: datetime | _Longs | None, at: _Longs) -> _Longs:
+    if isinstance(seen_at, datetime):
+        return np.full_like(at, _micros(seen_at))
+    return at if seen_at is None else seen_at
 
 
 class _Same(Sequence[Any]):
@@ -155,7 +172,7 @@ def _keys(
     alone = ~_said(columns["message_id"])
     if alone.any():
         keys = keys.copy()
-        keys[alone] = keyring.id_keys(source, compress(columns["id"], alone))
+        keys[alone] = keyring.id_keys(source, compress(_plain(columns["id"]), alone))
     return keys
 
 
@@ -163,8 +180,9 @@ _KINDS = pa.array([kind.value for kind, _ in sorted(CODES.items(), key=lambda it
 _CODE = {kind.value: code for kind, code in CODES.items()}
 
 
-def _code(kind: str) -> int:
-    return _CODE.get(kind, 0)
+def _codes(kinds: pa.DictionaryArray) -> npt.NDArray[np.uint8]:
+    known = np.array([_CODE.get(kind, 0) for kind in kinds.dictionary.to_pylist()], np.uint8)
+    return known[_indices(kinds)]
 
 
 def _longs(values: Sequence[Any]) -> _Longs:
@@ -177,6 +195,9 @@ def _said(values: Sequence[Any]) -> _Flags:
     """Where the text is not empty."""
     if isinstance(values, _Same):
         return np.full(len(values), bool(values.value))
+    if isinstance(values, pa.Array):
+        said: _Flags = pc.greater(pc.binary_length(values), 0).to_numpy(zero_copy_only=False)
+        return said
     return np.fromiter(map(bool, values), np.bool_, len(values))
 
 
@@ -187,17 +208,43 @@ def _outside(at: _Longs, bounds: tuple[datetime, datetime]) -> _Flags:
 def _kept(values: Sequence[Any], keep: _Flags) -> Sequence[Any]:
     if isinstance(values, _Same):
         return _Same(values.value, int(keep.sum()))
+    column: Any = values
+    if isinstance(column, np.ndarray):
+        return column[keep]  # type: ignore[return-value]  # as good as a sequence to all who ask
+    if isinstance(column, pa.Array):
+        return column.filter(pa.array(keep))  # type: ignore[no-any-return]
     return list(compress(values, keep))
 
 
 def _text(values: Sequence[Any]) -> pa.DictionaryArray:
     if isinstance(values, _Same):
         return pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(values), np.int32)), pa.array([str(values.value)]))
+    if isinstance(values, pa.Array):
+        coded = values.dictionary_encode()
+        return pa.DictionaryArray.from_arrays(coded.indices, coded.dictionary.cast(pa.string()))
     try:
         texts = pa.array(values, pa.string())
     except UnicodeEncodeError:  # half a surrogate pair, from JSON
         texts = pa.array([value.encode("utf-8", "replace").decode() for value in values], pa.string())
     return texts.fill_null("").dictionary_encode()
+
+
+def _plain(values: Sequence[Any]) -> Sequence[str]:
+    return values.to_pylist() if isinstance(values, pa.Array) else values
+
+
+def _indices(texts: pa.DictionaryArray) -> npt.NDArray[np.int32]:
+    indices: npt.NDArray[np.int32] = texts.indices.to_numpy()
+    return indices
+
+
+def _recipients(values: Sequence[Any], keyring: Keyring) -> bytes:
+    """Pseudonyms of a column; each address once, since people get more than one mail."""
+    if not isinstance(values, pa.Array):
+        return keyring.pseudonyms(values)
+    people = _text(values)
+    known = np.frombuffer(keyring.pseudonyms(people.dictionary.to_pylist()), f"V{PSEUDONYM_BYTES}")
+    return known[_indices(people)].tobytes()
 
 
 def _changed(texts: pa.DictionaryArray, change: Callable[[str], str]) -> pa.DictionaryArray:
@@ -210,7 +257,11 @@ def _changed(texts: pa.DictionaryArray, change: Callable[[str], str]) -> pa.Dict
     return changed.cast(pa.string()).dictionary_encode()  # two may have become one
 
 
-def _name(values: Sequence[Any], change: Callable[[str], str] = lambda name: name[:_NAME_LENGTH]) -> pa.DictionaryArray:
+def _shown_name(name: str) -> str:
+    return _CONTROL.sub(" ", name)[:_NAME_LENGTH]
+
+
+def _name(values: Sequence[Any], change: Callable[[str], str] = _shown_name) -> pa.DictionaryArray:
     return _changed(_text(values), change).cast(NAME)
 
 

@@ -1,26 +1,28 @@
-"""What is asked of the facts, by name: counts by labels, as arrays. SQL stands nowhere else."""
+"""What is asked of the facts, by name: counts by labels, as arrays. See ``rated`` for rates, ``raw`` for events.
+
+No SQL stands outside of this folder.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 
-from monitor.facts.schema import COUNTERS, GRAINS, HOUR_LABELS, MINUTE_LABELS
+from monitor.facts.grains import COUNTERS, GRAINS, HOUR_LABELS, MINUTE_LABELS
+from monitor.facts.grouped import ANY, counters, ints, owned, part, scopes, seconds, select, stepped, within
 from monitor.facts.store import Facts
-from monitor.model import LABELS, OWNED, Kind, Scope, named
+from monitor.model import Kind, Scope
 
 if TYPE_CHECKING:
     from monitor.ports import Ints
 
-_ANY = Scope()
 _SHARD = 1_000_000  # rows whose distinct values are counted at a time, to stay within a reader's memory
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def counts(
     by: Sequence[str],
     since: datetime,
     until: datetime,
-    where: Scope = _ANY,
+    where: Scope = ANY,
     sent_since: datetime | None = None,
 ) -> Counts:
     """Outcomes in the minutes [since, until) of ``at``, grouped by the labels ``by``, within ``where``.
@@ -70,14 +72,12 @@ def counts(
     ``sent_since``: only of messages sent in that minute or later. Naming segment, campaign or variant brings the
     tenant with it. A scope without any outcome is left out.
     """
-    names = _owned(by)
-    limits = ["at >= toDateTime({since:Int64}, 'UTC')", "at < toDateTime({until:Int64}, 'UTC')"]
-    values: dict[str, Any] = {"since": _seconds(since), "until": _seconds(until)}
-    grain = "minute" if sent_since is None and _within(MINUTE_LABELS, names, where) else "leaf"
+    names = owned(by)
+    grain = "minute" if sent_since is None and within(MINUTE_LABELS, names, where) else "leaf"
+    rows = part(grain, "at", since, until, where)
     if sent_since is not None:
-        limits.append("sent_at >= toDateTime({sent_since:Int64}, 'UTC')")
-        values["sent_since"] = _seconds(sent_since)
-    return _counted(_grouped(facts, grain, names, limits, values, where), names)
+        rows = rows.narrowed("leaf.sent_at >= toDateTime({sent_since:Int64}, 'UTC')", sent_since=seconds(sent_since))
+    return _counted(facts.query(select(rows, names, counters(grain)), **rows.values), names)
 
 
 def cohort_counts(
@@ -85,7 +85,7 @@ def cohort_counts(
     by: Sequence[str],
     since: datetime,
     until: datetime,
-    where: Scope = _ANY,
+    where: Scope = ANY,
     providers: Sequence[str] | None = None,
     lag_class: int | None = None,
 ) -> Counts:
@@ -96,31 +96,29 @@ def cohort_counts(
     Raises:
         ValueError: variant or region, which the hours don't keep.
     """
-    names = _owned(by)
-    if not _within(HOUR_LABELS, names, where):
+    names = owned(by)
+    if not within(HOUR_LABELS, names, where):
         raise ValueError(f"by the hour of sending there are only {', '.join(HOUR_LABELS)}")
-    limits = ["sent_at >= toDateTime({since:Int64}, 'UTC')", "sent_at < toDateTime({until:Int64}, 'UTC')"]
-    values: dict[str, Any] = {"since": _seconds(since), "until": _seconds(until)}
+    rows = part("hour", "sent_at", since, until, where)
     if providers is not None:
-        limits.append("hour.provider IN {providers:Array(String)}")
-        values["providers"] = list(providers)
+        rows = rows.at(providers)
     if lag_class is not None:
-        limits.append("lag <= {lag_class:UInt8}")
-        values["lag_class"] = lag_class
-    return _counted(_grouped(facts, "hour", names, limits, values, where), names)
+        rows = rows.narrowed("hour.lag <= {lag_class:UInt8}", lag_class=lag_class)
+    return _counted(facts.query(select(rows, names, counters("hour")), **rows.values), names)
 
 
 def series(
-    facts: Facts, by: Sequence[str], since: datetime, until: datetime, step: timedelta, where: Scope = _ANY
+    facts: Facts, by: Sequence[str], since: datetime, until: datetime, step: timedelta, where: Scope = ANY
 ) -> list[Series]:
-    """Outcomes by steps of whole minutes from ``since``, one series a scope, for charts."""
-    names = _owned(by)
-    grain = "minute" if _within(MINUTE_LABELS, names, where) else "leaf"
-    limits = ["at >= toDateTime({since:Int64}, 'UTC')", "at < toDateTime({until:Int64}, 'UTC')"]
-    values = {"since": _seconds(since), "until": _seconds(until), "step": int(step.total_seconds())}
-    time = "{since:Int64} + intDiv(toInt64(toUnixTimestamp(at)) - {since:Int64}, {step:Int64}) * {step:Int64}"
-    table = _grouped(facts, grain, names, limits, values, where, time)
-    return list(_split(table, names))
+    """Outcomes by steps of whole minutes from ``since``, one series a scope.
+
+    ``rated.lines`` asks for what a chart needs and no more: it is quicker, and bounded.
+    """
+    names = owned(by)
+    grain = "minute" if within(MINUTE_LABELS, names, where) else "leaf"
+    rows = part(grain, "at", since, until, where)
+    sql = select(rows, names, counters(grain), step=stepped(grain, "at"), order="id, step")
+    return list(_split(facts.query(sql, **rows.values, step=int(step.total_seconds())), names))
 
 
 def totals(facts: Facts) -> dict[str, Any]:
@@ -163,76 +161,22 @@ def distinct_messages(facts: Facts, kind: Kind) -> int:
     return _distinct(facts, "message", where, rows)
 
 
-def _owned(by: Sequence[str]) -> tuple[str, ...]:
-    """The labels of a grouping in their order; a name that sellers choose comes with the tenant who chose it."""
-    if unknown := set(by) - set(LABELS):
-        raise ValueError(f"unknown labels: {', '.join(sorted(unknown))}")
-    wanted = {*by, "tenant"} if set(by) & set(OWNED) else set(by)
-    return tuple(label for label in LABELS if label in wanted)
-
-
-def _within(held: Sequence[str], names: Sequence[str], where: Scope) -> bool:
-    return set(names) | set(named(where)) <= set(held)
-
-
-def _grouped(
-    facts: Facts,
-    grain: str,
-    names: Sequence[str],
-    limits: Sequence[str],
-    values: dict[str, Any],
-    where: Scope,
-    time: str = "",
-) -> pa.Table:
-    """One row a group: its labels, ``step`` where ``time`` makes one, and the counters."""
-    # Columns are named with their table, since what is shown of them bears the same names.
-    limits = [*limits, *(f"{grain}.{label} = {{{label}:String}}" for label in named(where))]
-    # By hash and any(): grouping by several texts is up to six times slower (26.9, November 2026).
-    groups = [f"cityHash64({', '.join(f'{grain}.{name}' for name in names)})"] if names else []
-    shown = [f"any({grain}.{name}) AS {name}" for name in names]
-    if time:
-        groups.append("step")
-        shown.append(f"{time} AS step")
-    sums = (f"toInt64(sum({grain}.{counter})) AS {counter}" for counter in COUNTERS)
-    grouped = f" GROUP BY {', '.join(groups)}" if groups else ""
-    order = " ORDER BY step" if time else ""
-    return facts.query(
-        f"SELECT {', '.join((*shown, *sums))} FROM {grain} WHERE {' AND '.join(limits)}{grouped}"  # noqa: S608  # ours
-        f" HAVING count() > 0{order}",
-        **values,
-        **named(where),
-    )
-
-
 def _counted(table: pa.Table, names: Sequence[str]) -> Counts:
-    return Counts(_scopes(table, names), **_arrays(table))
+    return Counts(scopes(table, names), **{counter: ints(table, counter) for counter in COUNTERS})
 
 
 def _split(table: pa.Table, names: Sequence[str]) -> Iterator[Series]:
-    """A table ordered by time, as one series for each scope."""
-    arrays = {"at": table["step"].to_numpy().astype(np.int64), **_arrays(table)}
-    rows: dict[Scope, list[int]] = {}
-    for row, scope in enumerate(_scopes(table, names)):
-        rows.setdefault(scope, []).append(row)
-    for scope, mine in rows.items():
-        yield Series(scope, **{name: values[mine] for name, values in arrays.items()})
+    """A table ordered by scope and time, as one series for each scope."""
+    arrays = {"at": ints(table, "step"), **{counter: ints(table, counter) for counter in COUNTERS}}
+    starts = _starts(table["id"].to_numpy())
+    ends = np.append(starts, len(table))[1:]
+    for scope, start, end in zip(scopes(table.take(starts), names), starts, ends, strict=True):
+        yield Series(scope, **{name: values[start:end] for name, values in arrays.items()})
 
 
-def _scopes(table: pa.Table, names: Sequence[str]) -> tuple[Scope, ...]:
-    if not names:
-        return tuple([_ANY] * len(table))
-    columns = [table[name].to_pylist() for name in names]
-    kept: dict[tuple[str, ...], Scope] = {}
-    found: list[Scope] = []
-    for values in zip(*columns, strict=True):
-        if values not in kept:
-            kept[values] = Scope(**dict(zip(names, values, strict=True)))
-        found.append(kept[values])
-    return tuple(found)
-
-
-def _arrays(table: pa.Table) -> dict[str, Ints]:
-    return {counter: table[counter].to_numpy().astype(np.int64) for counter in COUNTERS}
+def _starts(ids: Any) -> Ints:
+    """Where each run of one number begins."""
+    return np.flatnonzero(np.append(True, ids[1:] != ids[:-1])[: len(ids)])
 
 
 def _distinct(facts: Facts, column: str, where: str, rows: int) -> int:
@@ -244,7 +188,3 @@ def _distinct(facts: Facts, column: str, where: str, rows: int) -> int:
 
 def _row(table: pa.Table) -> dict[str, int]:
     return {name: int(value) for name, value in table.to_pylist()[0].items()}
-
-
-def _seconds(at: datetime) -> int:
-    return (at - _EPOCH) // timedelta(seconds=1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from monitor.facts.schema import GRAINS
+from monitor.facts.schema import TABLES
 from monitor.facts.store import Facts
 
 KEPT: Mapping[str, timedelta] = MappingProxyType(
@@ -15,6 +15,7 @@ KEPT: Mapping[str, timedelta] = MappingProxyType(
         "leaf": timedelta(days=7),
         "minute": timedelta(days=90),
         "hour": timedelta(days=730),
+        "levels": timedelta(days=1826),
     }
 )
 
@@ -23,8 +24,9 @@ def expire(facts: Facts, now: datetime, policy: Mapping[str, timedelta] = KEPT) 
     """Drop the partitions whose newest possible row is older than the policy says; (table, partition) of each."""
     dropped = []
     for table, partition in _partitions(facts):
-        if table in policy and _ends(partition) <= now - policy[table]:
-            facts.command(f"ALTER TABLE {table} DROP PARTITION ID {{partition:String}}", partition=partition)
+        kept = policy.get(table.removesuffix("_series"))  # a series is kept as long as its counts
+        if kept is not None and _ends(partition) <= now - kept:
+            facts.command(facts.nodes.alter(table, "DROP PARTITION ID {partition:String}"), partition=partition)
             dropped.append((table, partition))
     return dropped
 
@@ -32,12 +34,12 @@ def expire(facts: Facts, now: datetime, policy: Mapping[str, timedelta] = KEPT) 
 def _partitions(facts: Facts) -> list[tuple[str, str]]:
     """(table, partition id): a day such as 20261124, or a month such as 202611."""
     found = facts.query(
-        "SELECT DISTINCT table, partition_id FROM system.parts"
-        " WHERE active AND database = currentDatabase() AND table IN {tables:Array(String)}"
+        f"SELECT DISTINCT database, table, partition_id FROM {facts.nodes.system('parts')}"  # noqa: S608  # ours
+        " WHERE active AND concat(database, '.', table) IN {tables:Array(String)}"
         " ORDER BY table, partition_id",
-        tables=["events", *GRAINS],
+        tables=[facts.nodes.local(table) for table in TABLES],
     )
-    return [(row["table"], row["partition_id"]) for row in found.to_pylist()]
+    return [(facts.nodes.named(row["table"]), row["partition_id"]) for row in found.to_pylist()]
 
 
 def _ends(partition: str) -> datetime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,41 +34,75 @@ ROWS = pa.schema(
         ("relay", NAME),
         ("reply", pa.string()),
         ("source", NAME),
+        # Added later: a frame may be without them.
+        ("reply_class", NAME),
+        ("consent", NAME),
+        ("consent_ref", pa.string()),
     ]
 )
-_VERSION = 1
+ADDED = ("reply_class", "consent", "consent_ref")
 _LENGTH = struct.Struct("<I")
 # Without threads: to share out the few bytes of a small frame would cost twenty times the work.
 _WRITE = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _READ = pa.ipc.IpcReadOptions(use_threads=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a spool frame holds: ``rows`` as ``ROWS``, or ``sealed`` lines of events; ``count`` of them either way.
+
+    Applied, their source stands where ``progress`` says (None: more of the same follows). Sealed lines have still their
+    addresses in them; ``size`` is their length when they are neither sealed nor packed.
+    """
+
+    count: int
+    progress: Progress | None
+    rows: pa.Table | None = None
+    sealed: bytes = b""
+    size: int = 0
+
+
 def encode(table: pa.Table, progress: Progress | None) -> bytes:
-    """A spool frame: rows as ``ROWS``, and where their source stands once they are applied (None: more follows)."""
-    head = json.dumps({"v": _VERSION, "progress": _told(progress)}, separators=(",", ":")).encode()
+    """A spool frame of rows."""
     sink = pa.BufferOutputStream()
-    sink.write(_LENGTH.pack(len(head)) + head)
+    sink.write(_headed({"v": 1, "progress": _told(progress)}))
     with pa.ipc.new_stream(sink, ROWS, options=_WRITE) as stream:
         stream.write_table(table.combine_chunks().unify_dictionaries())
     return bytes(sink.getvalue())
 
 
-def decode(payload: bytes) -> tuple[pa.Table, Progress | None]:
-    """What ``encode`` was given.
+def encode_lines(sealed: bytes, count: int, size: int, progress: Progress) -> bytes:
+    """A spool frame of sealed lines."""
+    return _headed({"v": 2, "progress": _told(progress), "count": count, "size": size}) + sealed
+
+
+def decode(payload: bytes) -> Frame:
+    """What was encoded.
 
     Raises:
         ValueError: it is no frame of this release, or its columns are others.
     """
     end, head = _head(payload)
-    if head.get("v") != _VERSION:
-        raise ValueError(f"a frame of version {head.get('v')!r}: this release reads {_VERSION}")
+    match head:
+        case {"v": 1, "progress": progress}:
+            rows = _table(payload, end)
+            return Frame(len(rows), _heard(progress), rows)
+        case {"v": 2, "progress": progress, "count": int(count), "size": int(size)}:
+            return Frame(count, _heard(progress), sealed=payload[end:], size=size)
+    raise ValueError(f"a frame of version {head.get('v')!r}: this release reads 1 and 2")
+
+
+def _table(payload: bytes, start: int) -> pa.Table:
     try:
-        table = pa.ipc.open_stream(pa.py_buffer(payload)[end:], options=_READ).read_all()
+        table = pa.ipc.open_stream(pa.py_buffer(payload)[start:], options=_READ).read_all()
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError("a frame whose rows can't be read") from error
+    for name in ADDED:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.repeat("", len(table)).cast(ROWS.field(name).type))
     if not table.schema.equals(ROWS):
         raise ValueError("a frame with other columns")
-    return table, _heard(head["progress"])
+    return table
 
 
 def progress_of(payload: bytes) -> Progress | None:
@@ -76,6 +111,11 @@ def progress_of(payload: bytes) -> Progress | None:
         return _heard(_head(payload)[1]["progress"])
     except (ValueError, KeyError):
         return None
+
+
+def _headed(head: dict[str, Any]) -> bytes:
+    told = json.dumps(head, separators=(",", ":")).encode()
+    return _LENGTH.pack(len(told)) + told
 
 
 def _head(payload: bytes) -> tuple[int, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Which events are counted already: their keys, by day, as sorted runs of eight bytes a key; exact, not a filter.
+"""Which events are counted already: their keys, by day; exact, not a filter.
 
 Only what committed batches brought is ever read back. An insert that a crash cut short has rows in ``events`` that
 the grains may lack: were they taken for known, sending them again would be filtered to nothing, and the grains would
@@ -9,92 +9,91 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from monitor.facts.prepare import OLDEST_MAIL
+from monitor.facts.runs import Flags, Keys, Runs
 from monitor.facts.store import Facts
+from monitor.keyring import FINAL
 
-Keys = npt.NDArray[np.uint64]
 Days = npt.NDArray[np.int64]  # since 1970
-Flags = npt.NDArray[np.bool_]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RUN = 1 << 20  # keys that are read back as one run
+_SQL = """
+SELECT key FROM events WHERE batch <= {committed:UInt64} AND at >= toDateTime({since:Int64}, 'UTC') AND (
+    at < toDateTime({until:Int64}, 'UTC') OR (
+        at < toDateTime({latest:Int64}, 'UTC') AND kind IN {final:Array(String)}
+        AND sent_at >= toDateTime({since:Int64}, 'UTC') AND sent_at < toDateTime({until:Int64}, 'UTC')
+    )
+)
+"""
 
 
-class _Runs:
-    """The keys of one day; runs shrink by halves at least, so that there are few."""
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Rows as the window sees them, arrays of one length: the days of ``at`` and of ``sent_at``, since 1970.
 
-    def __init__(self) -> None:
-        self._runs: list[Keys] = []
-        self.size = 0
+    ``final`` outcomes can happen once only, whenever they are told.
+    """
 
-    def add(self, keys: Keys) -> None:
-        """Take keys in, in any order."""
-        self.size += len(keys)
-        self._runs.append(np.sort(keys))
-        while len(self._runs) > 1 and len(self._runs[-2]) < 2 * len(self._runs[-1]):
-            young, old = self._runs.pop(), self._runs.pop()
-            both = np.concatenate((old, young))
-            both.sort(kind="stable")  # merges: each half is sorted
-            self._runs.append(both)
+    keys: Keys
+    days: Days
+    sent: Days
+    final: Flags
 
-    def has(self, keys: Keys) -> Flags:
-        """Which of the sorted ``keys`` are known."""
-        known = np.zeros(len(keys), np.bool_)
-        for run in self._runs:
-            at = np.searchsorted(run, keys)
-            at[at == len(run)] = 0
-            known |= run[at] == keys
-        return known
+    def of(self, which: Flags) -> Outcomes:
+        """Some of them."""
+        return Outcomes(self.keys[which], self.days[which], self.sent[which], self.final[which])
 
 
 class Window:
     """The keys of the days that batches touch, read from ``events`` when first asked for.
 
-    At most about ``most`` keys are held; days that were not asked for the longest are let go.
+    Two roads may stamp a final outcome on both sides of midnight, or one of them when it heard of it, days later. So
+    it is kept under the day on which its message was sent too, and looked for around both days.
+    At most about ``most`` keys are held, eight bytes each and nearly all of them in files of ``folder``; days that were
+    not asked for the longest are let go.
     """
 
-    def __init__(self, facts: Facts, most: int = 32 << 20) -> None:
+    def __init__(self, facts: Facts, folder: Path | None = None, most: int = 256 << 20) -> None:
         self._facts = facts
+        self._folder = folder
         self._most = most
-        self._days: OrderedDict[int, _Runs] = OrderedDict()
+        self._days: OrderedDict[int, Runs] = OrderedDict()
 
-    def fresh(self, keys: Keys, days: Days, final: Flags, committed: int) -> Flags:
-        """Which rows count: the first of each key, if no batch up to ``committed`` brought it.
-
-        What can happen once only (``final``) is looked for in the neighbouring days too, since two roads may stamp
-        it on both sides of midnight.
-        """
-        fresh = np.zeros(len(keys), np.bool_)
-        fresh[np.unique(keys, return_index=True)[1]] = True
-        for day in map(int, np.unique(days)):
-            mine = np.flatnonzero(fresh & (days == day))
-            mine = mine[np.argsort(keys[mine])]
-            known = self._at(day, committed).has(keys[mine])
-            once = np.flatnonzero(final[mine])
-            for neighbour in (day - 1, day + 1):
-                known[once] |= self._at(neighbour, committed).has(keys[mine[once]])
-            fresh[mine[known]] = False
+    def fresh(self, rows: Outcomes, committed: int) -> Flags:
+        """Which rows count: the first of each key, if no batch up to ``committed`` brought it."""
+        fresh = np.zeros(len(rows.keys), np.bool_)
+        fresh[np.unique(rows.keys, return_index=True)[1]] = True
+        around = [days[rows.final] + step for days in (rows.days, rows.sent) for step in (-1, 0, 1)]
+        for day in map(int, np.unique(np.concatenate([rows.days, *around]))):
+            near = (np.abs(rows.days - day) <= 1) | (np.abs(rows.sent - day) <= 1)
+            mine = np.flatnonzero(fresh & ((rows.days == day) | (rows.final & near)))
+            mine = mine[np.argsort(rows.keys[mine])]
+            fresh[mine[self._at(day, committed).has(rows.keys[mine])]] = False
         return fresh
 
-    def add(self, keys: Keys, days: Days) -> None:
+    def add(self, rows: Outcomes) -> None:
         """These are committed now."""
-        for day in map(int, np.unique(days)):
+        for day in map(int, np.unique(np.concatenate([rows.days, rows.sent[rows.final]]))):
             if day in self._days:  # others are read back with them when they are asked for
-                self._days[day].add(keys[days == day])
+                self._days[day].add(rows.keys[(rows.days == day) | (rows.final & (rows.sent == day))])
 
-    def _at(self, day: int, committed: int) -> _Runs:
+    def _at(self, day: int, committed: int) -> Runs:
         if day not in self._days:
-            runs = _Runs()
+            runs = Runs(self._folder)
             for keys in self._read(day, committed):
                 runs.add(keys)
             self._days[day] = runs
         self._days.move_to_end(day)
         while len(self._days) > 1 and sum(runs.size for runs in self._days.values()) > self._most:
-            self._days.popitem(last=False)
+            self._days.popitem(last=False)[1].close()
         return self._days[day]
 
     def _read(self, day: int, committed: int) -> Iterable[Keys]:
@@ -102,10 +101,11 @@ class Window:
         pieces: list[Keys] = []
         held = 0
         for piece in self._facts.stream(
-            "SELECT key FROM events WHERE at >= toDateTime({since:Int64}, 'UTC')"
-            " AND at < toDateTime({until:Int64}, 'UTC') AND batch <= {committed:UInt64}",
+            _SQL,
             since=int(begins.timestamp()),
             until=int((begins + timedelta(days=1)).timestamp()),
+            latest=int((begins + timedelta(days=1) + OLDEST_MAIL).timestamp()),
+            final=sorted(FINAL),
             committed=committed,
         ):
             pieces.append(piece)

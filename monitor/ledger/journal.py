@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -69,6 +69,19 @@ def commit(conn: Connection, last: int, progress: Sequence[Progress]) -> None:
     for step in progress:
         _advance(conn, step)
     _put(conn, last, last)
+
+
+def latest(progress: Iterable[Progress]) -> list[Progress]:
+    """The steps of each source made one: where it stands now, the furthest promise, all that it is to remember."""
+    found: dict[tuple[str, str], Progress] = {}
+    for step in progress:
+        before = found.get((step.source, step.node))
+        if before:
+            marks = [mark for mark in (before.watermark, step.watermark) if mark]
+            remember = {**before.remember, **step.remember}
+            step = replace(step, watermark=max(marks, default=None), remember=remember)  # noqa: PLW2901  # it stands for both
+        found[step.source, step.node] = step
+    return list(found.values())
 
 
 def cursor(conn: Connection, source: str, node: str) -> Mapping[str, Any]:

@@ -64,7 +64,7 @@ def main(folder: Path, first: int, last: int) -> None:
     ledger = open_ledger(folder / "ledger.sqlite")
     stop = threading.Event()
     if first <= last:
-        applier = Applier(spool, facts, ledger, block_rows=3 * BATCH)
+        applier = Applier(spool, facts, ledger, keyring, block_rows=3 * BATCH)
         applying = threading.Thread(target=hurry, args=(applier, spool, stop))
         applying.start()
         for number in range(first, last, BATCH):
@@ -73,7 +73,7 @@ def main(folder: Path, first: int, last: int) -> None:
         stop.set()
         applying.join()
     else:
-        Applier(spool, facts, ledger).drain()
+        Applier(spool, facts, ledger, keyring).drain()
         told = {**queries.totals(facts), "cursor": memory(spool, ledger, "test", "n").cursor}
         say(json.dumps(told))
     facts.close()

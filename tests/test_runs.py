@@ -1,0 +1,55 @@
+"""The set of keys: it holds what was added and nothing else, in memory or in files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitor.facts import runs
+from monitor.facts.runs import Runs
+
+EDGES = st.sampled_from([0, 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 2, (1 << 64) - 1])
+KEYS = st.integers(0, (1 << 64) - 1) | EDGES
+
+
+def of(keys: set[int] | list[int]) -> runs.Keys:
+    return np.array(sorted(keys), np.uint64)
+
+
+@settings(max_examples=60, deadline=None)
+@given(added=st.lists(st.sets(KEYS, max_size=40), max_size=12), asked=st.sets(KEYS, max_size=40))
+@pytest.mark.parametrize("in_files", [False, True])
+def test_it_holds_what_was_added_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, added: list[set[int]], asked: set[int], *, in_files: bool
+) -> None:
+    with pytest.MonkeyPatch.context() as small:
+        for name, size in (("_YOUNG", 8), ("_SLICE", 16), ("_FENCE", 4)):
+            small.setattr(runs, name, size)
+        found = Runs(tmp_path_factory.mktemp("runs") if in_files else None)
+        held: set[int] = set()
+        for keys in added:
+            found.add(of(keys - held))
+            held |= keys
+        assert found.size == len(held)
+        assert found.has(of(held)).all()
+        assert found.has(of(asked)).tolist() == [key in held for key in sorted(asked)]
+        found.close()
+        assert not found.has(of(held)).any()
+
+
+def test_a_million_keys_take_files_without_names_and_little_memory(tmp_path: Path) -> None:
+    luck = np.random.default_rng(5)
+    found, some = Runs(tmp_path), []
+    for _ in range(20):
+        keys = luck.integers(0, 1 << 64, 60_000, np.uint64)
+        some.append(keys[:100])
+        found.add(keys)
+    assert found.has(np.sort(np.concatenate(some))).all()
+    assert not found.has(np.sort(luck.integers(0, 1 << 64, 10_000, np.uint64))).any()
+    assert list(tmp_path.iterdir()) == []  # nothing to tidy up, whatever ends the process
+    assert sum(len(run) for run in found._runs if isinstance(run, runs._InMemory)) < 600_000
+    found.close()
