@@ -1,7 +1,7 @@
 """A marketplace's events as it would tell them, NDJSON for ``POST /v1/events``; and what they are.
 
 Lines of some 390 bytes. 60 IPs in 20 pools, each with a From domain of its own; 8 mailbox providers; campaigns, each of
-one seller, of which an eighth is under way at a time, the larger ones much larger (Zipf); recipients who get mail more
+one seller, of which a twentieth is under way at a time, the larger ones much larger (Zipf); recipients who get mail more
 and less often. 2 % of the lines are told again, 1 % come hours late, 0.2 % are no events. The same arguments give the
 same bytes, and whatever the seed or the number, no two messages share an id.
 """
@@ -25,7 +25,7 @@ UNTIL = datetime(2026, 11, 27, 12, tzinfo=UTC)  # when the last event happened, 
 DENSE = 50_000  # events a minute
 THIN = timedelta(days=7)  # over which thin traffic is spread, however much it is
 CAMPAIGNS = 400
-SHIFTS = 8  # hour by hour other campaigns
+SHIFTS = 20  # hour by hour other campaigns
 IPS, POOLS = 60, 20
 VARIANTS = ("", "a", "b")
 RECIPIENTS = 2_000_000

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,14 +25,15 @@ from benchmarks import _events, _peers, _stored
 from benchmarks._bar import bar
 from benchmarks._questions import COMPLAINTS, DAY, ENOUGH, IP, Timed, questions
 from monitor.dsn import Embedded
+from monitor.facts.grains import GRAINS
 from monitor.facts.store import Facts
 from monitor.model import LABELS
 
 QUICK = bool(os.environ.get("QUICK"))
 SIZES = (200_000, 1_000_000) if QUICK else (10_000_000, 50_000_000)
-ROUNDS = 5
+ROUNDS = 3 if QUICK else 5
 BEST_OF = 3
-SPAN = _stored.DAYS
+SPAN = timedelta(hours=3) if QUICK else _stored.DAYS  # about as many events a minute either way
 COLUMNS = ["at", "sent_at", "seen_at", "kind", "count", *LABELS]  # all that is asked for
 WAYS = ("grains", "raw", "duckdb")
 Took = dict[tuple[str, str, int], float]  # seconds by question, way and size
@@ -41,21 +43,28 @@ def main() -> int:
     """The exit status: 1 when a bar is short."""
     with tempfile.TemporaryDirectory(prefix="mailvane-bench-") as folder, ExitStack() as opened:
         asked = {size: _filled(opened, Path(folder) / str(size), size) for size in SIZES}
+        small, large = (asked[size]["ours"].ask(count=True)["rows"] for size in SIZES)
         took = measured(asked)
     for name in questions(SPAN):
         for size in SIZES:
             told = ", ".join(f"{way} {took[name, way, size] * 1e3:.1f} ms" for way in WAYS)
             print(f"queries: {name} of {size:,} events: {told}")
-    return 0 if all(list(_bars(took))) else 1
+    grown = ", ".join(f"{grain} {large[grain] / small[grain]:.2f}" for grain in GRAINS)
+    print(f"queries: {SIZES[1] / SIZES[0]:.0f} times the events made so many times the rows: {grown}")
+    if QUICK:
+        print("queries: one IP has too few of a million events for its time to be one of rows: no bar against raw")
+    return 0 if all(list(_bars(took, large["leaf"] / small["leaf"]))) else 1
 
 
-def _bars(took: Took) -> Iterator[bool]:
+def _bars(took: Took, leaves: float) -> Iterator[bool]:
     small, large = SIZES
     for name in questions(SPAN):
-        yield bar(
-            f"queries.{name}.rollup_vs_raw", took[name, "raw", large] / took[name, "grains", large], "ratio", ">=3"
-        )
-        grown = took[name, "grains", large] / took[name, "grains", small]
+        if not QUICK or name != "one_ip":
+            ratio = min(took[name, "raw", size] / took[name, "grains", size] for size in ((large,) if QUICK else SIZES))
+            yield bar(f"queries.{name}.rollup_vs_raw", ratio, "ratio", ">=3")
+        # A leaf has the minute of sending too, so more traffic is more keys: of those the time is told.
+        keys = leaves if name == "cause" else 1
+        grown = took[name, "grains", large] / took[name, "grains", small] / keys
         yield bar(f"queries.{name}.growth", grown, "ratio", "<=1.5")
     beside = took["one_ip", "grains", large] / took["one_ip", "duckdb", large]
     yield bar("queries.one_ip.vs_duckdb", beside, "ratio", "<=5")
@@ -106,6 +115,9 @@ def serve(folder: Path, size: int) -> None:
         if "fill" in asked:
             _fill(facts, size, Path(asked["fill"]))
             told: dict[str, Any] = {}
+        elif "count" in asked:
+            counts = {grain: facts.query(f"SELECT count() AS n FROM {grain}")["n"][0].as_py() for grain in GRAINS}
+            told = {"rows": counts}
         else:
             question, timed = known[asked["name"]], Timed(facts)
             found = question.grains(timed) if asked["way"] == "grains" else question.raw(timed)

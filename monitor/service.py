@@ -152,20 +152,23 @@ class Core:
         self._note(source, rejected)
         return rejected
 
-    def take_lines(self, source: str, body: bytes) -> Checked:
-        """Put the events of a body on disk as they came, sealed, to be taken apart by the applier.
+    def checked(self, body: bytes) -> Checked:
+        """Which lines of a body are events of a time that is kept."""
+        now = self.clock()
+        return check(body, (now - self.settings.retention.events, now + FUTURE))
+
+    def take_lines(self, source: str, checked: Checked) -> None:
+        """Put checked events on disk as they came, sealed, to be taken apart by the applier.
 
         Raises:
-            SpoolFull: the disk or the limit is reached; nothing of the body was taken.
+            SpoolFull: the disk or the limit is reached; nothing of them was taken.
         """
-        now = self.clock()
-        checked = check(body, (now - self.settings.retention.events, now + FUTURE))
         if checked.count:
+            now = self.clock()
             stores = self.stores
             pipeline.take_lines(checked, stores.spool, stores.keyring, source=source, node=self.node, now=now)
         self.telemetry.observations.labels(source).inc(checked.count)
         self._note(source, checked.rejected)
-        return checked
 
     def _note(self, source: str, rejected: Sequence[Rejected]) -> None:
         for item in rejected:

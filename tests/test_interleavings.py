@@ -76,12 +76,17 @@ def log(outcomes: Sequence[Outcome]) -> Batch:
     return batch
 
 
-def over_http(outcomes: Sequence[Outcome], later: timedelta, **clues: object) -> Batch:
-    """As a peer's system posts it. A deferral is named by its moment, all else may be heard of ``later``."""
+def over_http(outcomes: Sequence[Outcome], later: timedelta, *, dated: bool = False, **clues: object) -> Batch:
+    """As a peer's system posts it. A deferral is named by its moment, all else may be heard of ``later``.
+
+    ``dated``: with the time of sending.
+    """
     lines = []
     for one in outcomes:
         at = one.at if one.kind is Kind.DEFERRED else one.at + later
         told = {"kind": one.kind, "at": at.isoformat(), "message_id": f"<{one.name}>", **clues}
+        if dated:
+            told["sent_at"] = one.at.isoformat()
         lines.append(json.dumps({**told, "recipient": f" <User{one.recipient}@EXAMPLE.net>"}))
     batch = Events().decode("\n".join(lines).encode())
     assert (len(batch), list(batch.rejected)) == (len(outcomes), [])
@@ -99,8 +104,8 @@ def webhook(outcomes: Sequence[Outcome]) -> Batch:
 
 
 def backfill(outcomes: Sequence[Outcome]) -> Batch:
-    """As a peer tells who catches up after days, and stamps by his own clock."""
-    return over_http(outcomes, timedelta(days=5), ip="192.0.2.1")
+    """As a peer tells who heard of it after days, and stamps it so; he knows when the message was sent."""
+    return over_http(outcomes, timedelta(days=5), dated=True, ip="192.0.2.1")
 
 
 ROADS: dict[str, Callable[[Sequence[Outcome]], Batch]] = {

@@ -57,7 +57,7 @@ def answer(database: duckdb.DuckDBPyConnection, asked: dict[str, Any]) -> dict[s
     sql = QUESTIONS[asked.pop("ask")]
     values = {name: value for name, value in asked.items() if f"${name}" in sql}
     began = time.perf_counter()
-    table = database.execute(sql, values).to_arrow_table()
+    table = database.sql(sql, params=values).to_arrow_table()
     return {"seconds": time.perf_counter() - began, "rows": len(table)}
 
 

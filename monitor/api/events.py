@@ -11,10 +11,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from collectors._decode import Checked
 from monitor.api.access import unauthorized
 from monitor.api.answers import LONGEST_KEY, Another, Answer, Answers, Busy
 from monitor.api.events_told import RESPONSES, TELLS, event
-from monitor.api.intake import SOON, Intake, Refused, drain, later
+from monitor.api.intake import LARGE, SOON, Intake, Refused, drain, later
 from monitor.model import Rejected
 from monitor.service import HTTP, Core
 from monitor.spool import SpoolFull
@@ -42,7 +43,10 @@ def router(core: Core) -> APIRouter:
         try:
             async with intake.body(request) as body:
                 _bounded(body)
-                return await intake.run(_answered, core, answers, request.headers.get("Idempotency-Key"), body)
+                # To check a thousand lines takes less time than to hand them to a thread, and the thread's lock back.
+                checked = core.checked(body) if len(body) <= LARGE else None
+                key = request.headers.get("Idempotency-Key")
+                return await intake.run(_answered, core, answers, key, body, checked)
         except Refused as refused:
             core.telemetry.refused.labels(refused.reason).inc()
             return refused.answer()
@@ -67,8 +71,8 @@ def _bounded(body: bytes) -> None:
         )
 
 
-def _answered(core: Core, answers: Answers, key: str | None, body: bytes) -> Response:
-    take = partial(_taken, core)
+def _answered(core: Core, answers: Answers, key: str | None, body: bytes, checked: Checked | None) -> Response:
+    take = partial(_taken, core, checked=checked)
     if key is None:
         return _response(take(body))
     if not 0 < len(key) <= LONGEST_KEY:
@@ -88,9 +92,10 @@ def _answered(core: Core, answers: Answers, key: str | None, body: bytes) -> Res
     return response
 
 
-def _taken(core: Core, body: bytes) -> Answer:
+def _taken(core: Core, body: bytes, *, checked: Checked | None) -> Answer:
+    checked = checked or core.checked(body)
     try:
-        checked = core.take_lines(HTTP, body)
+        core.take_lines(HTTP, checked)
     except SpoolFull:
         raise later("spool", "the spool is full") from None
     except OSError as error:
