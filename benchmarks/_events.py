@@ -1,9 +1,9 @@
 """A marketplace's events as it would tell them, NDJSON for ``POST /v1/events``; and what they are.
 
 Lines of some 390 bytes. 60 IPs in 20 pools, each with a From domain of its own; 8 mailbox providers; campaigns, each of
-one seller, of which a twentieth is under way at a time, the larger ones much larger (Zipf); recipients who get mail more
-and less often. 2 % of the lines are told again, 1 % come hours late, 0.2 % are no events. The same arguments give the
-same bytes, and whatever the seed or the number, no two messages share an id.
+one seller, of which a twentieth is under way at a time, the larger ones much larger (Zipf); recipients who get mail
+more and less often. 2 % of the lines are told again, 1 % come hours late, 0.2 % are no events. The same arguments give
+the same bytes, and whatever the seed or the number, no two messages share an id.
 """
 
 from __future__ import annotations

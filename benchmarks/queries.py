@@ -1,8 +1,8 @@
 """Questions to a store of 10 and of 50 million events of seven days: to its grains, to its raw events, and to DuckDB.
 
 The grains answer by the product's own functions, the raw events by the same question in SQL; both answers must be
-alike. Warm and in turn, the quickest of three in each round and the median of the rounds. What is timed is the engine,
-until the answer is there as Arrow. DuckDB has the same raw rows in a table of its own, in the same order.
+alike. Warm and in turn, the quickest of some askings in each round and the median of the rounds. What is timed is the
+engine, until the answer is there as Arrow. DuckDB has the same raw rows in a table of its own, in the same order.
 """
 
 from __future__ import annotations
@@ -30,11 +30,19 @@ from monitor.facts.store import Facts
 from monitor.model import LABELS
 
 QUICK = bool(os.environ.get("QUICK"))
-SIZES = (200_000, 1_000_000) if QUICK else (10_000_000, 50_000_000)
+SIZES = (400_000, 2_000_000) if QUICK else (10_000_000, 50_000_000)
 ROUNDS = 3 if QUICK else 5
-BEST_OF = 3
-SPAN = timedelta(hours=3) if QUICK else _stored.DAYS  # about as many events a minute either way
+LEAST, MOST, SHORT = 3, 15, 0.15  # askings in a round, and seconds of them that are enough
+SPAN = timedelta(hours=6) if QUICK else _stored.DAYS  # about as many events a minute either way
 COLUMNS = ["at", "sent_at", "seen_at", "kind", "count", *LABELS]  # all that is asked for
+KNOWN = {
+    "since": int((_events.UNTIL - SPAN).timestamp()),
+    "until": int(_events.UNTIL.timestamp()),
+    "day": int((_events.UNTIL - min(SPAN, DAY)).timestamp()),
+    "ip": IP,
+    "enough": ENOUGH,
+    "providers": list(COMPLAINTS.providers),
+}
 WAYS = ("grains", "raw", "duckdb")
 Took = dict[tuple[str, str, int], float]  # seconds by question, way and size
 
@@ -52,7 +60,7 @@ def main() -> int:
     grown = ", ".join(f"{grain} {large[grain] / small[grain]:.2f}" for grain in GRAINS)
     print(f"queries: {SIZES[1] / SIZES[0]:.0f} times the events made so many times the rows: {grown}")
     if QUICK:
-        print("queries: one IP has too few of a million events for its time to be one of rows: no bar against raw")
+        print("queries: one IP has too few of two million events for its time to be one of rows: no bar against raw")
     return 0 if all(list(_bars(took, large["leaf"] / small["leaf"]))) else 1
 
 
@@ -87,23 +95,26 @@ def _filled(opened: ExitStack, folder: Path, size: int) -> dict[str, _peers.Chil
 
 def measured(asked: dict[int, dict[str, _peers.Child]]) -> Took:
     """Each question in each way to each store, in turn."""
-    until, since = (int(at.timestamp()) for at in (_events.UNTIL, _events.UNTIL - SPAN))
-    day = int((_events.UNTIL - min(SPAN, DAY)).timestamp())
-    known = {"since": since, "until": until, "day": day, "ip": IP, "enough": ENOUGH}
-    known["providers"] = list(COMPLAINTS.providers)
     found: dict[tuple[str, str, int], list[float]] = {}
     for turn in range(ROUNDS + 1):
         for name in questions(SPAN):
             for size, stores in asked.items():
-                ours, peer = stores["ours"], stores["duckdb"]
-                for _ in range(1 if turn == 0 else BEST_OF):
-                    answers = {way: ours.ask(name=name, way=way) for way in ("grains", "raw")}
-                    assert answers["grains"]["said"] == answers["raw"]["said"], f"{name}: the answers differ"
-                    answers["duckdb"] = peer.ask(ask=name, **known)
-                    for way, answer in answers.items():
-                        found.setdefault((name, way, size), []).append(answer["seconds"])
-    rounds = range(1, ROUNDS * BEST_OF, BEST_OF)  # the first turn warms, and is not counted
-    return {key: median(min(times[at : at + BEST_OF]) for at in rounds) for key, times in found.items()}
+                said = {}
+                for way in WAYS:
+                    seconds, said[way] = _quickest(stores, name, way)
+                    if turn:  # the first warms, and is not counted
+                        found.setdefault((name, way, size), []).append(seconds)
+                assert said["grains"] == said["raw"], f"{name} of {size}: the answers differ"
+    return {key: median(times) for key, times in found.items()}
+
+
+def _quickest(stores: dict[str, _peers.Child], name: str, way: str) -> tuple[float, Any]:
+    """The least seconds of some askings, more of what is quick, and what was said."""
+    took: list[float] = []
+    while len(took) < LEAST or (sum(took) < SHORT and len(took) < MOST):
+        answer = stores["duckdb"].ask(ask=name, **KNOWN) if way == "duckdb" else stores["ours"].ask(name=name, way=way)
+        took.append(answer["seconds"])
+    return min(took), answer.get("said")
 
 
 def serve(folder: Path, size: int) -> None:

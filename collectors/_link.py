@@ -28,8 +28,8 @@ _BREATH = 0.05  # seconds of unpacking after which the library may see to its co
 _CONNECT = 10.0  # seconds
 _ANSWER = 10.0  # seconds for any other request
 _FAREWELL = 2.0  # seconds
-_TEND = 1.0  # seconds between two looks at what waits
-_MEASURE = 2  # looks between two questions after the lag
+_TEND = 0.5  # seconds between two looks at what waits
+_MEASURE = 4  # looks between two questions after the lag
 _LONGEST_PAUSE = 8.0  # seconds between two tries to connect
 
 
@@ -70,7 +70,7 @@ class Session(ABC):
         """Give back what is not settled."""
 
     async def tend(self) -> None:  # noqa: B027  # most have nothing to do
-        """Called each second: keep what is not settled from being given to others."""
+        """Called twice a second: keep what is not settled from being given to others."""
 
     async def drained(self) -> frozenset[Hashable]:
         """Lanes in which all that there is has been read."""

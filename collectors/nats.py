@@ -55,6 +55,7 @@ class Nats(Broker):
     token: SecretStr | None = Field(default=None, description="Token to log in with, in place of user and password.")
     ack_wait: Duration = Field(
         default=timedelta(seconds=30),
+        ge=timedelta(seconds=3),
         description="After so long without a word from us others get our messages, when the consumer is made.",
     )
     max_pending: Annotated[int, Field(ge=1)] = Field(

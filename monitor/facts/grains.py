@@ -44,8 +44,8 @@ _EDGES = np.array([edge // timedelta(milliseconds=1) for edge in LAG_EDGES])
 class Grain:
     """One of the three. ``keys``: its times, the first of which is what it is kept by.
 
-    ``by_series``: its rows lie by series and then by time, for those who ask for one IP over days; else by time first,
-    for those who ask for all of some minutes.
+    ``monthly``: its partitions are months, else days. ``by_series``: its rows lie by series and then by time, for those
+    who ask for one IP over days; else by time first, for those who ask for all of some minutes.
     """
 
     name: str
