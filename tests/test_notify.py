@@ -94,6 +94,7 @@ def _fill(ear: socket.socket) -> None:
         ("ten", None, None),
         ("", None, None),
     ],
+    ids=["us all", "us", "another", "none", "a word", "nothing"],
 )
 def test_signs_of_life_are_twice_as_many_as_asked_for(asked, by, seconds, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WATCHDOG_USEC", asked)
