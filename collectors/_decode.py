@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from monitor.model import LABELS, OWNED, Batch, Rejected
+from monitor.model import DRESS, LABELS, OWNED, Batch, Rejected
 from monitor.scrub import scrub
 
 LINE_LIMIT = 64 * 1024  # bytes: a longer line is no event
@@ -28,6 +28,7 @@ _SOME = 50  # lines that are checked at once where one of a body is bad
 _SHOWN = 1000  # bytes of a bad line that are looked at
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_FURTHEST = (1 << 63) - 1000  # nanoseconds from 1970, to the year 2262
 _EVER = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 Stamp = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset")]
@@ -82,6 +83,8 @@ _plain_decoder = msgspec.json.Decoder(_without_patterns())
 _array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 # How the decoder says where in some lines a mistake is.
 _INDEX, _OFFSET = re.compile(r" - at `\$\[(\d+)\]"), re.compile(r"\(byte (\d+)\)$")
+_BREAK, _BEGIN, _END = b"\n{}"
+_BETWEEN = re.compile(rb"\}[ \t\r]*\n[ \t\r]*\{")
 _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 
 
@@ -148,17 +151,45 @@ def _array(body: bytes, bounds: tuple[datetime, datetime]) -> Checked:
 
 def _tried(body: bytes, bounds: tuple[datetime, datetime]) -> tuple[Checked | None, tuple[int, int] | None]:
     """A body in which every line is an event; else where the first that is none begins and ends, if it can be told."""
+    if len(body) > LINE_LIMIT and (place := _long(body)):
+        return None, place
     try:
         events = (_decoder if b"\\" in body or b"\x7f" in body else _plain_decoder).decode_lines(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return None, _place(body, error)
-    lines = body.count(b"\n") + (not body.endswith(b"\n"))
-    if len(events) != lines:  # some without an event, or with two
+    if not events or not _apart(body, len(events)):
         return None, None
     newest = _newest(events, bounds)
     if newest is None:
         return None, _nth(body, next(place for place, event in enumerate(events) if _wrong(event, bounds)))
-    return Checked(body if body.endswith(b"\n") else body + b"\n", lines, newest), None
+    return Checked(body if body.endswith(b"\n") else body + b"\n", len(events), newest), None
+
+
+def _apart(body: bytes, events: int) -> bool:
+    """Whether each of so many events has a line: none is over two lines, no two are on one, and no line is blank.
+
+    A line that breaks off between two objects breaks off nowhere else: an event holds no other object.
+    """
+    text = np.frombuffer(body, np.uint8)
+    breaks = np.flatnonzero(text == _BREAK)
+    if body.endswith(b"\n"):
+        breaks = breaks[:-1]
+    if len(breaks) != events - 1 or body.startswith(b"\n"):
+        return False
+    between = (text[breaks - 1] == _END) & (text[breaks + 1] == _BEGIN)
+    return bool(between.all()) or len(_BETWEEN.findall(body)) == events - 1
+
+
+def _long(body: bytes) -> tuple[int, int] | None:
+    """Where the first line begins and ends that is too long."""
+    start = 0
+    while len(body) - start > LINE_LIMIT:
+        # The last break that such a line could not reach beyond.
+        end = body.rfind(b"\n", start, start + LINE_LIMIT + 1)
+        if end < 0:
+            return start, start + len(_line(body, start))
+        start = end + 1
+    return None
 
 
 def _place(body: bytes, error: Exception) -> tuple[int, int] | None:
@@ -202,7 +233,9 @@ def _newest(events: Sequence[Event], bounds: tuple[datetime, datetime]) -> datet
     if min(stamps) < bounds[0] or newest > bounds[1]:
         return None
     # Most bodies have both throughout, and to look at each event's fields in turn would cost as much as to read them.
-    usual = "" not in [event.message_id for event in events] and "" not in [event.tenant for event in events]
+    usual = "" not in [event.message_id.strip(DRESS) for event in events] and "" not in [
+        event.tenant for event in events
+    ]
     return None if not usual and any(_wrong(event, bounds) for event in events) else newest
 
 
@@ -252,7 +285,7 @@ def _wrong(event: Event, bounds: tuple[datetime, datetime]) -> str:
         return "at: older than events are kept"
     if event.at > bounds[1]:
         return "at: the time is ahead of our clock"
-    if not event.message_id and not event.id:
+    if not event.message_id.strip(DRESS) and not event.id:
         return "message_id: missing, and no id either: a repeated line could not be told from a new event"
     if not event.tenant and (event.segment or event.campaign or event.variant):
         orphan = next(label for label in OWNED if getattr(event, label))
@@ -316,8 +349,13 @@ def _slow_frame(lines: bytes) -> pl.DataFrame:
     events = _decoder.decode_lines(lines)
     read: dict[str, Any] = {name: [getattr(event, name) for event in events] for name in Event.__struct_fields__}
     for name in _STAMPS:
-        read[name] = [None if at is UNSET else (at - _EPOCH) // _MICROSECOND * 1000 for at in read[name]]
+        read[name] = [None if at is UNSET else _nanos_of(at) for at in read[name]]
     return pl.DataFrame(read, schema={**_READ, **dict.fromkeys(_STAMPS, pl.Int64())})
+
+
+def _nanos_of(at: datetime) -> int:
+    """POSIX nanoseconds; a time that these can't tell, such as the year 1, is the nearest one that they can."""
+    return max(-_FURTHEST, min(_FURTHEST, (at - _EPOCH) // _MICROSECOND * 1000))
 
 
 assert set(LABELS) <= set(Event.__struct_fields__)  # noqa: S101  # a label that the model gains must be told here too

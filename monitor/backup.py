@@ -21,6 +21,7 @@ from monitor import manifest
 from monitor.errors import UserError
 from monitor.facts import schema
 from monitor.facts.frozen import Content, Frozen, Partition, freezer
+from monitor.facts.rows import decode
 from monitor.files import sync_folder
 from monitor.keyring import Keyring
 from monitor.ledger import journal
@@ -138,10 +139,20 @@ def _frozen(stores: Stores, data: Path, draft: Path, frozen: Frozen, *, keyring:
             source.backup(target)
         if keyring:
             shutil.copyfile(data / KEYRING, _new(draft / KEYRING))
-        for path in sorted((data / DEAD_LETTERS).glob("[!.]*")):
+        for path in filter(_tells_nobody, sorted((data / DEAD_LETTERS).glob("[!.]*"))):
             (draft / DEAD_LETTERS).mkdir(exist_ok=True, mode=0o700)
             shutil.copyfile(path, _new(draft / DEAD_LETTERS / path.name))
     return position, round(monotonic() - began, 3)
+
+
+def _tells_nobody(dead: Path) -> bool:
+    """Whether a dead letter is rows: a frame of lines has addresses in it, sealed with the keyring that lies beside."""
+    if dead.suffix != ".frame":
+        return True
+    try:
+        return decode(dead.read_bytes()).rows is not None
+    except ValueError:  # nobody knows what is in it
+        return False
 
 
 def _parts(

@@ -210,6 +210,7 @@ class _Book:
         self._live: dict[str, Lease] = {}
         self._ends: list[tuple[datetime, str]] = []
         self._later: list[Action] = []  # entries of a clock that runs before ours
+        self._resumed: set[str] = set()  # what was ended before it began, by two clocks that differ
         self._last = -1  # nothing was read yet
         self._entries = 0
         self._over = 0
@@ -236,11 +237,16 @@ class _Book:
         over: list[str] = []
         for action in due:
             if lease := granted(action):
+                if lease.id in self._resumed:
+                    self._resumed.discard(lease.id)
+                    self._over += 1
+                    continue
                 fresh[lease.id] = self._live[lease.id] = lease
                 heapq.heappush(self._ends, (lease.until, lease.id))
-            elif action.deed is Deed.RESUME and action.lease in self._live:
-                del self._live[action.lease]
+            elif action.deed is Deed.RESUME and self._live.pop(action.lease, None):
                 over.append(action.lease)
+            elif action.deed is Deed.RESUME:
+                self._resumed.add(action.lease)
         while self._ends and self._ends[0][0] <= now:
             gone = heapq.heappop(self._ends)[1]
             if self._live.pop(gone, None):
@@ -251,7 +257,9 @@ class _Book:
 
     def _anew(self, conn: Connection, now: datetime) -> Change:
         before = self._live
-        self._live = {lease.id: lease for lease in active(actions.in_force(conn, now), now)}
+        found = actions.in_force(conn, now)
+        self._live = {lease.id: lease for lease in active(found, now)}
+        self._resumed = {action.lease for action in found if action.deed is Deed.RESUME and action.at <= now}
         self._later = [*actions.since(conn, now)]
         self._ends = [(lease.until, lease.id) for lease in self._live.values()]
         heapq.heapify(self._ends)

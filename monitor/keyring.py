@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from monitor.files import drafted, sync_folder
-from monitor.model import Kind
+from monitor.model import DRESS, Kind
 
 PSEUDONYM_BYTES = 16
 UNKNOWN = bytes(PSEUDONYM_BYTES)  # of an empty address or message id
@@ -84,7 +84,7 @@ class Keyring:
         return b"".join([known[address] for address in asked])
 
     def _reveal(self, addresses: Sequence[str]) -> list[bytes]:
-        plain = [address.strip("<> \t\r\n").lower().encode("utf-8", "surrogatepass") for address in addresses]
+        plain = [address.strip(DRESS).lower().encode("utf-8", "surrogatepass") for address in addresses]
         fresh = self._bucket.copy
         macs = []
         for text in plain:
@@ -108,7 +108,7 @@ class Keyring:
         fresh = self._message.copy
         found = []
         for message_id in message_ids:
-            plain = message_id.strip("<> \t\r\n")
+            plain = message_id.strip(DRESS)
             if plain:
                 mac = fresh()
                 mac.update(plain.encode("utf-8", "surrogatepass"))

@@ -114,6 +114,8 @@ class Batch:
         return len(next(iter(self.columns.values()), ()))
 
 
+# What an address or a message id may be dressed in: a text of nothing else says nothing.
+DRESS = "<> \t\r\n"
 # An observation: name and default of each column that a collector may hand over. `at` is when it happened, `sent_at`
 # when the message that it is about was sent (0: as `at`), `count` how many it stands for. `recipient` and `message_id`
 # are plain text here and reach no disk so, at most sealed. `attempt` 1 is the first one, 0 unknown. An event counts

@@ -409,3 +409,13 @@ def test_a_clock_that_is_set_back_is_news_to_those_who_listen(server: GateServer
     changes = server.gate.changes(known)
     assert changes
     assert [lease.id for lease in changes[0].granted] == ["1@0"]
+
+
+def test_a_lease_that_was_ended_before_it_began_never_begins(server: GateServer):
+    """Two people whose clocks differ: one grants from a minute ahead, the other takes it back at once."""
+    server.write(pause(id="ahead", at=NOW + minutes(1), until=NOW + minutes(30)))
+    server.write(pause(id="back", at=NOW, deed=Deed.RESUME, lease="ahead", until=None, who="marta"))
+    server.gate.refresh()
+    server.clock.turn(minutes(2))
+    server.gate.refresh()
+    assert server.gate.current().leases == ()

@@ -287,3 +287,14 @@ def test_a_frame_of_other_columns_or_another_release_is_refused(keyring: Keyring
         stream.write_table(table.drop_columns("key"))
     with pytest.raises(ValueError, match="other columns"):
         decode(sink.getvalue().to_pybytes())
+
+
+@pytest.mark.parametrize("nothing", ["<>", " ", "<\t>"])
+@pytest.mark.parametrize("told", [list, pa.array])
+def test_a_message_id_of_brackets_alone_names_no_message(keyring: Keyring, nothing: str, told: Any) -> None:
+    one: dict[str, list[Any]] = {"kind": ["sent"] * 2, "at": [micros(NOON)] * 2, "message_id": told([nothing] * 2)}
+    table, rejected = prepare(Batch({**one, "id": told(["1", "2"])}), "test", keyring, NOON, bounds=None)
+    assert not rejected
+    assert len(set(table["key"].to_pylist())) == 2
+    table, rejected = prepare(Batch(one), "test", keyring, NOON, bounds=None)
+    assert (len(table), {item.why for item in rejected}) == (0, {"neither message_id nor id"})

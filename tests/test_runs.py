@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -52,4 +56,31 @@ def test_a_million_keys_take_files_without_names_and_little_memory(tmp_path: Pat
     assert not found.has(np.sort(luck.integers(0, 1 << 64, 10_000, np.uint64))).any()
     assert list(tmp_path.iterdir()) == []  # nothing to tidy up, whatever ends the process
     assert sum(len(run) for run in found._runs if isinstance(run, runs._InMemory)) < 600_000
+    found.close()
+
+
+@contextmanager
+def scarce(size: int) -> Iterator[None]:
+    """No file may grow beyond ``size``: a write is cut short there, as on a disk that fills, and the next refused."""
+    limits, before = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+
+
+def test_a_disk_that_fills_while_runs_are_merged_is_told_and_no_key_is_forgotten(tmp_path: Path) -> None:
+    luck = np.random.default_rng(6)
+    old, young = (luck.integers(0, 1 << 64, size, np.uint64) for size in (600_000, 500_000))
+    found = Runs(tmp_path)
+    found.add(old)
+    with scarce(5_000_003), pytest.raises(OSError, match="File too large"):
+        found.add(young)
+    keys = np.sort(np.concatenate((old, young)))
+    assert found.size == len(keys)
+    assert found.has(keys).all()
+    found.add(luck.integers(0, 1 << 64, 500_000, np.uint64))  # there is room again
+    assert found.has(keys).all()
     found.close()

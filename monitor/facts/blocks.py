@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -41,7 +43,7 @@ class Blocks:
         for added in sums(whole(rows)):
             new = self._named.new(added)
             if len(new):
-                self._facts.append(added.grain.series, whole(added.named(rows, new)), token)
+                self._facts.append(added.grain.series, whole(added.named(rows, new)), _told(token, added, new))
                 self._named.add(added, new)
             self._facts.append(added.grain.name, added.counts, token)
 
@@ -69,6 +71,12 @@ class Named:
         for day in map(int, np.unique(sums.day[places])):
             runs = self._days.setdefault((sums.grain.name, day), Runs())
             runs.add(sums.series[places[sums.day[places] == day]])
+
+
+def _told(token: str, sums: Sums, places: npt.NDArray[np.int64]) -> str:
+    """A token that tells what is named too: after a crash the same block may name more, and that must go in."""
+    named = np.stack([sums.day[places].astype(np.uint64), sums.series[places]])
+    return f"{token}:{blake2b(named.tobytes(), digest_size=16).hexdigest()}"
 
 
 def whole(table: pa.Table) -> pa.Table:

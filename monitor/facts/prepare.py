@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from monitor.facts.names import NameLimit
 from monitor.facts.rows import NAME, ROWS
 from monitor.keyring import CODES, PSEUDONYM_BYTES, Keyring
-from monitor.model import COLUMNS, LABELS, OWNED, Batch, Rejected
+from monitor.model import COLUMNS, DRESS, LABELS, OWNED, Batch, Rejected
 from monitor.scrub import scrub
 
 # A message is about mail of the last sixty days, or its time of sending is a mistake.
@@ -144,7 +144,7 @@ def _reasons(
         ("the time is ahead of our clock", at > _micros((bounds or _EVER)[1])),
         *((f"{label} without tenant", no_tenant & _said(columns[label])) for label in OWNED),
         ("the count is no positive number", (count < 1) | (count > 0xFFFFFFFF)),
-        ("neither message_id nor id", ~_said(columns["message_id"]) & ~_said(columns["id"])),
+        ("neither message_id nor id", ~_named(columns["message_id"]) & ~_said(columns["id"])),
     ]
 
 
@@ -169,7 +169,7 @@ def _keys(
     recipients: bytes,
 ) -> npt.NDArray[np.uint64]:
     keys = keyring.event_keys(messages, recipients, codes, _longs(columns["tries"]))
-    alone = ~_said(columns["message_id"])
+    alone = ~_named(columns["message_id"])
     if alone.any():
         keys = keys.copy()
         keys[alone] = keyring.id_keys(source, compress(_plain(columns["id"]), alone))
@@ -199,6 +199,15 @@ def _said(values: Sequence[Any]) -> _Flags:
         said: _Flags = pc.greater(pc.binary_length(values), 0).to_numpy(zero_copy_only=False)
         return said
     return np.fromiter(map(bool, values), np.bool_, len(values))
+
+
+def _named(message_ids: Sequence[Any]) -> _Flags:
+    """Where a message is named: some write "<>" where there is no id."""
+    if isinstance(message_ids, _Same):
+        return _said(message_ids)
+    if isinstance(message_ids, pa.Array):
+        return _said(pc.utf8_trim(message_ids, characters=DRESS))
+    return np.fromiter((bool(named.strip(DRESS)) for named in message_ids), np.bool_, len(message_ids))
 
 
 def _outside(at: _Longs, bounds: tuple[datetime, datetime]) -> _Flags:

@@ -5,6 +5,7 @@ Keys are hashes, so they lie evenly; that is why a run can be read and merged in
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
+
+from monitor.segments import write_all
 
 Keys = npt.NDArray[np.uint64]
 Flags = npt.NDArray[np.bool_]
@@ -32,14 +35,18 @@ class Runs:
         self.size = 0
 
     def add(self, keys: Keys) -> None:
-        """Take keys in, in any order; none of them is in the set."""
+        """Take keys in, in any order; none of them is in the set.
+
+        Raises:
+            OSError: there is no room for a file; the keys are in the set all the same.
+        """
         if not len(keys):
             return
-        self.size += len(keys)
         self._runs.append(_InMemory(np.sort(keys)))
+        self.size += len(keys)
         while len(self._runs) > 1 and len(self._runs[-2]) < 2 * len(self._runs[-1]):
-            young, old = self._runs.pop(), self._runs.pop()
-            self._runs.append(self._merged(old, young))
+            old, young = self._runs[-2:]
+            self._runs[-2:] = [self._merged(old, young)]  # where there is no room for it, both stay
             old.close()
             young.close()
 
@@ -106,10 +113,14 @@ class _InFile(_Run):
         self._file = cast("BinaryIO", tempfile.TemporaryFile(dir=folder, buffering=0))  # noqa: SIM115  # ours until close
         self._size = 0
         fences = []
-        for piece in pieces:
-            fences.append(piece[(-self._size) % _FENCE :: _FENCE].copy())  # a view would keep the piece
-            self._file.write(piece.tobytes())
-            self._size += len(piece)
+        try:
+            for piece in pieces:
+                fences.append(piece[(-self._size) % _FENCE :: _FENCE].copy())  # a view would keep the piece
+                write_all(self._file.fileno(), piece.tobytes())
+                self._size += len(piece)
+        except BaseException:
+            self._file.close()
+            raise
         self._fences = np.concatenate(fences)
 
     def __len__(self) -> int:
@@ -133,6 +144,8 @@ class _InFile(_Run):
         left, at = keys.data.cast("B"), start * keys.itemsize
         while left:
             read = os.preadv(self._file.fileno(), [left], at)
+            if not read:
+                raise OSError(errno.EIO, "a file of keys is shorter than was written")
             left, at = left[read:], at + read
         return keys
 

@@ -83,13 +83,20 @@ class Window:
         """These are committed now."""
         for day in map(int, np.unique(np.concatenate([rows.days, rows.sent[rows.final]]))):
             if day in self._days:  # others are read back with them when they are asked for
-                self._days[day].add(rows.keys[(rows.days == day) | (rows.final & (rows.sent == day))])
+                try:
+                    self._days[day].add(rows.keys[(rows.days == day) | (rows.final & (rows.sent == day))])
+                except OSError:  # no room for a file: read back when there is some, or whoever asks is told
+                    self._days.pop(day).close()
 
     def _at(self, day: int, committed: int) -> Runs:
         if day not in self._days:
             runs = Runs(self._folder)
-            for keys in self._read(day, committed):
-                runs.add(keys)
+            try:
+                for keys in self._read(day, committed):
+                    runs.add(keys)
+            except BaseException:
+                runs.close()
+                raise
             self._days[day] = runs
         self._days.move_to_end(day)
         while len(self._days) > 1 and sum(runs.size for runs in self._days.values()) > self._most:
