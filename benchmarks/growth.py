@@ -1,8 +1,8 @@
 """A million events more where 50 million are stored, beside the same million into an empty store; and what they weigh.
 
 Both take the whole road: NDJSON in memory → checked, on disk, applied, until the last is counted. In turn, each in a
-process of its own that opens its store anew, so that the keys of the days that are touched are read back within the
-time. The 50 million are the seven days before, stored in bulk.
+process of its own that opens its store anew. A few events go first: what they take is told apart, since the keys of the
+days that they touch are read back then, once after each start. The 50 million are the seven days before, stored in bulk.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import sys
 import tempfile
 import threading
 import time
-from datetime import timedelta
+from collections import Counter
+from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,6 +35,7 @@ MORE = 250_000 if QUICK else 1_000_000
 PAIRS = 3 if QUICK else 5
 BODY = 1_000
 SPAN = _stored.DAYS * STORED / 50_000_000  # as many a minute, however many there are
+FIRST = 50_000  # after which a service has all days in its window
 MORE_TAKES = timedelta(minutes=MORE / _events.DENSE)
 
 
@@ -44,15 +46,18 @@ def main() -> int:
         asked("fill", grown)
         ratios = []
         for pair in range(1, PAIRS + 1):
-            took = {}
+            took, woke = {}, {}
             for store in (empty, grown) if pair % 2 else (grown, empty):
-                took[store.name] = asked("more", store, pair)["seconds"]
+                told = asked("more", store, pair)
+                took[store.name], woke[store.name] = told["seconds"], told["first"]
                 shutil.rmtree(empty, ignore_errors=True)
             ratios.append(took["empty"] / took["grown"])
             rates = ", ".join(f"{name} {MORE / seconds:,.0f} events/s" for name, seconds in took.items())
             print(f"growth: {MORE:,} more, pair {pair} of {PAIRS}: {rates}", flush=True)
+            first = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in woke.items())
+            print(f"growth: the {FIRST:,} before them, with the keys of their days: {first}", flush=True)
         weights = asked("weigh", grown)
-    events = STORED + PAIRS * _events.expected(events=MORE).events
+    events = next(table["rows"] for table in weights["tables"] if table["name"] == "events")
     weigh(weights, events)
     whole = sum(table["bytes"] for table in weights["tables"])
     holds = [
@@ -94,11 +99,23 @@ def serve(what: str, folder: Path, number: int) -> None:
 
 
 def more(stores: Stores, number: int) -> dict[str, float]:
-    """Seconds that the next events take, while they are applied as they come."""
+    """Seconds that the next events take, while they are applied as they come; and the ``first`` of all before them."""
     until = _events.UNTIL + number * MORE_TAKES
-    bodies = list(_events.chunks(events=MORE, per_chunk=BODY, seed=number, until=until))
-    bounds = (until - timedelta(days=30), until + timedelta(minutes=10))
+    loads = [{"events": FIRST, "seed": 1000 + number}, {"events": MORE, "seed": number}]
     before = counted(stores.facts)
+    first, seconds = (road(stores, list(_events.chunks(**load, per_chunk=BODY, until=until)), until) for load in loads)
+    expected = Counter[str]()
+    for load in loads:
+        expected.update(_events.expected(**load).kinds)
+    after = counted(stores.facts)
+    for table, counts in after.items():
+        assert {kind: n - before[table][kind] for kind, n in counts.items()} == expected, (table, before, after)
+    return {"seconds": seconds, "first": first}
+
+
+def road(stores: Stores, bodies: list[bytes], now: datetime) -> float:
+    """Seconds from the first body to the last count."""
+    bounds = (now - timedelta(days=30), now + timedelta(minutes=10))
     stop = threading.Event()
     applying = threading.Thread(target=stores.applier.run, args=(stop,))
     began = time.perf_counter()
@@ -106,15 +123,12 @@ def more(stores: Stores, number: int) -> dict[str, float]:
     last = 0
     for body in bodies:
         checked = check(body, bounds)
-        last = pipeline.take_lines(checked, stores.spool, stores.keyring, source="http", node="bench", now=until)
+        last = pipeline.take_lines(checked, stores.spool, stores.keyring, source="http", node="bench", now=now)
     assert stores.applier.reached(last, stop)
     seconds = time.perf_counter() - began
     stop.set()
     applying.join()
-    after, expected = counted(stores.facts), _events.expected(events=MORE, seed=number).kinds
-    for table, counts in after.items():
-        assert {kind: n - before[table][kind] for kind, n in counts.items()} == expected, (table, before, after)
-    return {"seconds": seconds}
+    return seconds
 
 
 def counted(facts: Facts) -> dict[str, dict[str, int]]:

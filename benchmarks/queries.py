@@ -43,7 +43,7 @@ KNOWN = {
     "enough": ENOUGH,
     "providers": list(COMPLAINTS.providers),
 }
-# More mail fills more keys of these, the lags of an hour and a leaf's minutes of sending: their growth is told by the row.
+# More mail fills more keys of these, lags of an hour and a leaf's minutes of sending: their growth is told by the row.
 FILLING = {"cohorts": "hour", "cause": "leaf"}
 WAYS = ("grains", "raw", "duckdb")
 Took = dict[tuple[str, str, int], float]  # seconds by question, way and size

@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from monitor.model import DRESS, LABELS, OWNED, Batch, Rejected
@@ -28,7 +30,6 @@ _SOME = 50  # lines that are checked at once where one of a body is bad
 _SHOWN = 1000  # bytes of a bad line that are looked at
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_FURTHEST = (1 << 63) - 1000  # nanoseconds from 1970, to the year 2262
 _EVER = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 Stamp = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset")]
@@ -295,9 +296,10 @@ def _wrong(event: Event, bounds: tuple[datetime, datetime]) -> str:
 
 _STAMPS = ("at", "sent_at")
 _NUMBERS = {"attempt": 0, "count": 1, "code": 0}
-_TEXTS = tuple(name for name in Event.__struct_fields__ if name not in _NUMBERS)
+_TEXTS = tuple(name for name in Event.__struct_fields__ if name not in _NUMBERS and name not in _STAMPS)
 _READ = {name: pl.Int64() if name in _NUMBERS else pl.String() for name in Event.__struct_fields__}
-_FORMS = ("%Y-%m-%dT%H:%M:%S%.fZ", "%+")  # the usual form of a time is read six times as fast as any of RFC 3339
+_NANOS = pa.timestamp("ns", "UTC")
+_Longs = npt.NDArray[np.int64]
 
 
 def columns(lines: bytes) -> Mapping[str, Any]:
@@ -305,57 +307,42 @@ def columns(lines: bytes) -> Mapping[str, Any]:
     if not lines:
         return {}
     try:
-        frame = _frame(lines)
-    except pl.exceptions.PolarsError:
+        table = _filled(pl.read_ndjson(lines, schema=_READ).rechunk())
+        # Arrow reads a time twenty times as fast as polars does.
+        stamps: Mapping[str, _Longs] = {name: _micros(table[name].cast(_NANOS)) for name in _STAMPS}
+    except (pl.exceptions.PolarsError, pa.ArrowInvalid):
         # What is written unusually is read as it was checked.
-        frame = _slow_frame(lines)
-    frame = frame.with_columns(
-        pl.col(name).fill_null(_NUMBERS.get(name, 0 if name in _STAMPS else "")) for name in _with_gaps(frame)
-    )
-    found: dict[str, Any] = {name: frame[name].to_numpy() for name in (*_STAMPS, *_NUMBERS)}
-    texts = frame.select(name for name in _TEXTS if name not in _STAMPS).to_arrow(compat_level=pl.CompatLevel.oldest())
-    found |= {name: texts[name].combine_chunks() for name in texts.column_names}
-    for name in _STAMPS:  # nanoseconds, rounded as the checker rounds them
-        found[name] = (found[name] + 500) // 1000
+        table, stamps = _slowly(lines)
+    found: dict[str, Any] = {**stamps, **{name: table[name].to_numpy() for name in _NUMBERS}}
+    found |= {name: table[name].combine_chunks() for name in _TEXTS}
     # An attempt without a number is named by its moment.
     found["tries"] = np.where(found["attempt"] > 0, found["attempt"], found["at"] // 1000)
     return found
 
 
-def _with_gaps(frame: pl.DataFrame) -> list[str]:
-    return [column.name for column in frame.get_columns() if column.null_count()]
+def _filled(frame: pl.DataFrame) -> pa.Table:
+    gaps = [column.name for column in frame.get_columns() if column.null_count() and column.name not in _STAMPS]
+    frame = frame.with_columns(pl.col(name).fill_null(_NUMBERS.get(name, "")) for name in gaps)
+    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _frame(lines: bytes) -> pl.DataFrame:
-    frame = pl.read_ndjson(lines, schema=_READ).rechunk()
-    return frame.with_columns(**{name: _nanos(frame[name]) for name in _STAMPS})
+def _micros(nanos: pa.ChunkedArray) -> _Longs:
+    """POSIX microseconds, 0 where nothing stands; rounded as the checker rounds."""
+    known: _Longs = nanos.cast(pa.int64()).fill_null(0).to_numpy()
+    return (known + 500) // 1000
 
 
-def _nanos(texts: pl.Series) -> pl.Series:
-    """Times as POSIX nanoseconds."""
-    for form in _FORMS[:-1]:
-        try:
-            return _read(texts, form)
-        except pl.exceptions.PolarsError:
-            continue
-    return _read(texts, _FORMS[-1])
-
-
-def _read(texts: pl.Series, form: str) -> pl.Series:
-    return texts.str.to_datetime(form, time_unit="ns", time_zone="UTC", strict=True).cast(pl.Int64)
-
-
-def _slow_frame(lines: bytes) -> pl.DataFrame:
+def _slowly(lines: bytes) -> tuple[pa.Table, Mapping[str, _Longs]]:
     events = _decoder.decode_lines(lines)
-    read: dict[str, Any] = {name: [getattr(event, name) for event in events] for name in Event.__struct_fields__}
-    for name in _STAMPS:
-        read[name] = [None if at is UNSET else _nanos_of(at) for at in read[name]]
-    return pl.DataFrame(read, schema={**_READ, **dict.fromkeys(_STAMPS, pl.Int64())})
-
-
-def _nanos_of(at: datetime) -> int:
-    """POSIX nanoseconds; a time that these can't tell, such as the year 1, is the nearest one that they can."""
-    return max(-_FURTHEST, min(_FURTHEST, (at - _EPOCH) // _MICROSECOND * 1000))
+    read: dict[str, Any] = {name: [getattr(event, name) for event in events] for name in (*_TEXTS, *_NUMBERS)}
+    stamps = {
+        name: np.array(
+            [0 if (at := getattr(event, name)) is UNSET else (at - _EPOCH) // _MICROSECOND for event in events],
+            np.int64,
+        )
+        for name in _STAMPS
+    }
+    return _filled(pl.DataFrame(read, schema={name: _READ[name] for name in read})), stamps
 
 
 assert set(LABELS) <= set(Event.__struct_fields__)  # noqa: S101  # a label that the model gains must be told here too

@@ -91,16 +91,21 @@ class _Consumer(Session):
         self._channel, self._asking = channel, asking
         self._arrived: asyncio.Queue[Message] = asyncio.Queue()
         self._unsettled = 0
+        self._cancelled = False
 
     async def begin(self, prefetch: int) -> None:
         """Let the broker push."""
         await self._channel.set_qos(prefetch_count=prefetch)
         queue = await self._channel.declare_queue(self._name, passive=True)
+        channel = await self._channel.get_underlay_channel()
+        channel.on_consumer_cancel_callbacks.add(self._on_cancel)
         await queue.consume(self._on_message)
 
     async def read(self, wait: float) -> Sequence[Message]:
         """All that was pushed meanwhile."""
         if self._arrived.empty():
+            if self._cancelled:
+                raise ConnectionError(0, "the queue was taken away")
             if self._connection.is_closed or self._channel.is_closed:
                 raise ConnectionError(0, "the connection was closed")
             try:
@@ -128,6 +133,10 @@ class _Consumer(Session):
     async def close(self) -> None:
         """Close the connection; the broker gives what was not settled to another at once."""
         await self._connection.close()
+
+    def _on_cancel(self, _frame: object) -> None:
+        """The broker sends nothing more, and the channel stays open: the queue was deleted, or its node went."""
+        self._cancelled = True
 
     async def _on_message(self, told: AbstractIncomingMessage) -> None:
         self._unsettled += 1

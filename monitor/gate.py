@@ -243,7 +243,8 @@ class _Book:
                     continue
                 fresh[lease.id] = self._live[lease.id] = lease
                 heapq.heappush(self._ends, (lease.until, lease.id))
-            elif action.deed is Deed.RESUME and self._live.pop(action.lease, None):
+            elif action.deed is Deed.RESUME and action.lease in self._live:
+                del self._live[action.lease]
                 over.append(action.lease)
             elif action.deed is Deed.RESUME:
                 self._resumed.add(action.lease)

@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 _FRAME_ROWS = 50_000
 _BLOCK_ROWS = 100_000  # each insert costs a tenth of a second or so, whatever its size
 _BLOCK_BYTES = 8 << 20  # of frames that make a block, or nearly
+_BLOCK_TEXT = 96 << 20  # of lines that make a block, when they are opened: as long as they may be, or nearly
+_LONGEST_TEXT = 64 << 20  # of one frame's lines; a request is shorter
 _LINGER = 1.0  # seconds that the first frame waits for others to share its insert
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -169,6 +171,15 @@ class _Range:
 
     def block(self, month: str) -> str:
         return f"{self.committed + 1}-{self.last}-{month}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a frame gave, and the frame itself: it is kept when its content is no good."""
+
+    sequence: int
+    payload: bytes
+    content: pa.Table | _Lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,8 +311,8 @@ class Applier:
 
     def _next(self, committed: int, planned: int) -> _Range | None:
         """The frames of the batch under way, or else some that make about a block."""
-        last, count = committed, 0
-        parts: list[pa.Table | _Lines] = []
+        last, count, size = committed, 0, 0
+        parts: list[_Part] = []
         progress: list[Progress] = []
         unreadable: list[tuple[int, bytes]] = []
         for sequence, payload in self._spool.read(committed):
@@ -309,26 +320,47 @@ class Applier:
                 break
             try:
                 frame = decode(payload)
-                part = self._opened(frame)
+                size += frame.size
+                whole_block = count + frame.count > self._block_rows or size > _BLOCK_TEXT
+                if planned == committed and parts and whole_block:
+                    break
+                parts.append(_Part(sequence, payload, self._opened(frame)))
             except ValueError:
                 unreadable.append((sequence, payload))
             else:
-                if planned == committed and parts and count + frame.count > self._block_rows:
-                    break
-                parts.append(part)
                 count += frame.count
                 progress += [frame.progress] if frame.progress else []
             last = sequence
         last = max(last, planned)
         if last == committed:
             return None
-        return _Range(committed, last, self._rows(parts), progress, unreadable)
+        rows, refused = self._taken(parts)
+        return _Range(committed, last, rows, progress, [*unreadable, *refused])
+
+    def _taken(self, parts: Sequence[_Part]) -> tuple[pa.Table, list[tuple[int, bytes]]]:
+        """The rows of all parts, and the frames that can't be taken apart, whatever the fault: none stops the road."""
+        try:
+            return self._rows([part.content for part in parts]), []
+        except (OSError, MemoryError):
+            raise
+        except Exception:
+            log.exception("frames can't be taken apart together")
+        tables, refused = [ROWS.empty_table()], []
+        for part in parts:
+            try:
+                tables.append(self._rows([part.content]))
+            except (OSError, MemoryError):
+                raise
+            except Exception:
+                log.exception("frame can't be taken apart", extra={"frame": part.sequence})
+                refused.append((part.sequence, part.payload))
+        return pa.concat_tables(tables), refused
 
     def _opened(self, frame: Frame) -> pa.Table | _Lines:
         if frame.rows is not None:
             return frame.rows
-        if frame.progress is None:
-            raise ValueError("sealed lines without their source")
+        if frame.progress is None or not 0 <= frame.size <= _LONGEST_TEXT:
+            raise ValueError("sealed lines without their source or of no length that they can have")
         try:
             text = pa.decompress(self._keyring.unseal(frame.sealed), frame.size, codec=_PACKING, asbytes=True)
         except pa.ArrowInvalid as error:

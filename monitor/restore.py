@@ -183,6 +183,8 @@ def _copied(backup: Path, told: Manifest, draft: Path, keyring: Path | None) -> 
             shutil.copyfileobj(old, new)
             new.flush()
             os.fsync(new.fileno())
+    if keyring is None:
+        Keyring.open(draft / KEYRING).close()
     ledger = open_ledger(draft / LEDGER)
     try:
         with ledger.connect().execution_options(reads=True) as conn:

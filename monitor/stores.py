@@ -13,6 +13,7 @@ from monitor.errors import UserError
 from monitor.facts import schema
 from monitor.facts.store import Facts
 from monitor.keyring import Keyring
+from monitor.ledger import journal
 from monitor.ledger.db import open_ledger
 from monitor.pipeline import Applier
 from monitor.spool import Spool
@@ -35,17 +36,28 @@ class Stores:
             self.facts = Facts.open(facts or str(Embedded(str(data / "facts"))), password=password)
             opened.callback(self.facts.close)
             schema.migrate(self.facts)
-            self.keyring = Keyring.open(data / "keyring")
-            opened.callback(self.keyring.close)
             self.spool = Spool(data / "spool", max_bytes=spool_limit)
             opened.callback(self.spool.close)
             self.ledger: Engine = open_ledger(data / "ledger.sqlite")
             opened.callback(self.ledger.dispose)
+            self.keyring = self._keyring(data / "keyring")
+            opened.callback(self.keyring.close)
             self.applier = Applier(
                 self.spool, self.facts, self.ledger, self.keyring, dead_letters=data / "dead-letters"
             )
             opened.callback(self.applier.close)
             self._opened = opened.pop_all()
+
+    def _keyring(self, path: Path) -> Keyring:
+        """The keyring; a new one only where no fact was ever told by an older one."""
+        with self.ledger.connect().execution_options(reads=True) as conn:
+            told = max(self.spool.last, *journal.position(conn))
+        if told and not path.exists():
+            raise UserError(
+                f"{path} is gone, and with a new one nobody's history would be found, and all that is told again would "
+                "count twice. Put it back from its backup; to do without, see mailvane restore --new-keyring"
+            )
+        return Keyring.open(path)
 
     def close(self) -> None:
         """In the reverse order of opening."""

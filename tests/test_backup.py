@@ -12,7 +12,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ import pytest
 
 from monitor import manifest
 from monitor.errors import UserError
+from monitor.facts.rows import ROWS, encode, encode_lines
 from monitor.keyring import Keyring
+from monitor.ledger.journal import Progress
 from monitor.manifest import Job
 from monitor.restore import restore
 from tests.servers import stored
@@ -99,6 +101,22 @@ def test_a_restored_store_is_exactly_what_was_backed_up_and_knows_what_is_told_a
     assert stored.totals(tmp_path / "data") == before
     stored.call("fill", tmp_path / "data", str(COUNT))
     exact(stored.totals(tmp_path / "data"), COUNT)
+
+
+def test_lines_that_could_not_be_read_are_in_no_backup(store: Path, tmp_path: Path):
+    data = tmp_path / "data"
+    shutil.copytree(store, data, symlinks=True)
+    dead = data / "dead-letters"
+    dead.mkdir(exist_ok=True)
+    with closing(Keyring.open(data / "keyring")) as keyring:
+        progress = Progress("http", "n", datetime(2026, 11, 24, tzinfo=UTC))
+        lines = encode_lines(keyring.seal(b'{"recipient": "jo.bloggs@example.com"}'), 1, 40, progress)
+    rows = encode(ROWS.empty_table(), progress)
+    for name, content in {"1.frame": lines, "2.frame": rows, "3.frame": b"?" * 40, "4-5-2026-11.arrow": rows}.items():
+        (dead / name).write_bytes(content)
+    done("backup", tmp_path / "backups", "--data", data)
+    kept = newest(tmp_path / "backups") / "dead-letters"
+    assert sorted(path.name for path in kept.iterdir()) == ["2.frame", "4-5-2026-11.arrow"]
 
 
 def test_counts_are_restored_where_raw_events_are_gone(store: Path, tmp_path: Path):

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
+from collectors._decode import Checked
 from monitor.dsn import Embedded
 from monitor.facts import queries
 from monitor.facts.store import Facts
@@ -29,7 +30,7 @@ from monitor.ledger import journal
 from monitor.ledger.db import open_ledger
 from monitor.ledger.journal import Progress
 from monitor.model import Batch, Kind
-from monitor.pipeline import Applier, append, decode, memory, prepare, take
+from monitor.pipeline import Applier, append, decode, memory, prepare, take, take_lines
 from monitor.spool import Spool, SpoolFull
 from tests.storing import embedded, empty, store
 from tests.waiting import until
@@ -320,6 +321,17 @@ def test_rows_that_the_engine_refuses_for_themselves_go_to_the_dead_letters(road
     kept = pa.ipc.open_stream(pa.py_buffer((road.folder / "dead" / "1-1-2026-11.arrow").read_bytes())).read_all()
     assert kept["kind"].to_pylist() == ["sent", "teleported"]
     assert memory(road.spool, road.ledger, "log", "n").cursor == {"at": 2}
+
+
+def test_lines_that_can_not_be_taken_apart_are_set_aside_and_stop_nobody(road: Road) -> None:
+    """However they came there: a mistake of ours must not stop what comes after."""
+    good = b'{"kind":"sent","at":"2026-11-24T11:00:00Z","message_id":"<%d@shop.example>"}\n'
+    for lines, number in ((good % 1, 1), (b"rubbish\n", 1), (good % 2, 2), (good % 3, 1)):
+        checked = Checked(lines, number, NOON)
+        take_lines(checked, road.spool, road.keyring, source="http", node="n", now=NOON)
+    assert road.applier().drain() == 2
+    assert road.count() == {"rows": 2, "sent": 2}
+    assert sorted(path.name for path in (road.folder / "dead").iterdir()) == ["2.frame", "3.frame"]
 
 
 @embedded

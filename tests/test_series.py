@@ -248,6 +248,17 @@ def test_the_worst_scopes_have_enough_mail_and_bounds(ask: Asked):
     assert told["next"] is None
 
 
+def test_an_answer_says_since_when_what_it_was_read_from_is_kept(ask: Asked):
+    window = {"from_": stamp(THEN - 60 * 24 * HOUR), "to": stamp(THEN)}
+    told = [
+        ask("/v1/top", by="tenant", at_least=1, **window),
+        ask("/v1/top", by="provider", at_least=1, **window),
+        ask("/v1/replies", **window),
+    ]
+    ages = [datetime.now(UTC) - datetime.fromisoformat(one["kept_since"]) for one in told]
+    assert [age.days for age in ages] == [7, 90, 30]
+
+
 def test_pages_follow_each_other_in_the_window_of_the_first(ask: Asked):
     names, query = [], {"cursor": ""}
     while query["cursor"] is not None:

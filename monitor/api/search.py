@@ -65,7 +65,8 @@ def router(core: Core) -> APIRouter:
     def said(asked: Annotated[Said, Query()]) -> Response:
         """What receivers answered, scrubbed, with counts, the newest first; `next` is the cursor of the next page."""
         where = asked.where()
-        since, until = asked.window(core.clock(), _LATELY)
+        now = core.clock()
+        since, until = asked.window(now, _LATELY)
         since, until, after = _placed(asked.cursor, since, until)
         kinds = [asked.kind] if asked.kind else [Kind.DEFERRED, Kind.BOUNCED]
         found = replies(
@@ -87,6 +88,7 @@ def router(core: Core) -> APIRouter:
                 "since": words.stamp(since),
                 "until": words.stamp(until),
                 "complete_to": words.stamp(core.complete_to()),
+                "kept_since": words.stamp(now - core.settings.retention.events),
                 "replies": [_reply(one) for one in shown],
                 "next": _next(since, until, shown[-1].last, shown[-1].id) if len(found) > len(shown) else None,
             }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -16,10 +16,10 @@ from monitor.api.refusals import REFUSED
 from monitor.api.sources import sources
 from monitor.core.rates import NOT_BY_HOUR, Rate
 from monitor.facts import cohorts as by_hour
-from monitor.facts import rated
+from monitor.facts import measures, rated
 from monitor.facts.cohorts import Cohorts, cohorts
 from monitor.facts.grains import LAG_EDGES
-from monitor.facts.grouped import seconds
+from monitor.facts.grouped import owned, seconds
 from monitor.facts.rated import Rated, top
 from monitor.model import Scope, named
 from monitor.service import Core
@@ -78,6 +78,7 @@ def router(core: Core) -> APIRouter:
                 **head(what, where, since, until),
                 "at_least": asked.at_least,
                 "complete_to": words.stamp(core.complete_to()),
+                "kept_since": words.stamp(now - _kept(core, what, since, until, where)),
                 "sources": sources(core, now),
                 "scopes": _ranked(found, what),
                 "next": cursor(seconds(since), seconds(until), *last) if more else None,
@@ -113,6 +114,13 @@ def router(core: Core) -> APIRouter:
         )
 
     return api
+
+
+def _kept(core: Core, what: What, since: datetime, until: datetime, where: Scope) -> timedelta:
+    """How long the counts are kept that answer: of what the minutes don't know, some days only."""
+    rows, _ = measures.rows(what.measure, owned(what.by), since, until, where)
+    kept: timedelta = getattr(core.settings.retention, rows.grain)
+    return kept
 
 
 def _ranked(found: Rated, what: What) -> list[dict[str, Any]]:
