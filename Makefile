@@ -12,6 +12,8 @@ BIN := .venv/bin
 ARGS ?=
 # What pytest is told besides, such as TESTS="-k spool".
 TESTS ?=
+# Files of tests run side by side, since they wait for servers more than they compute. One by one: JOBS=
+JOBS ?= -n 3 --dist loadfile
 
 .PHONY: help .venv demo test test-tree test-wheel test-servers check lint format bench eval eval-detect scale docs lock clean
 
@@ -36,10 +38,10 @@ format: .venv/.dev ## let ruff format and mend what it can
 	@$(BIN)/ruff check --fix
 
 test-tree: .venv/.dev test-servers
-	@MAILVANE_CHECKOUT="$(CURDIR)" $(BIN)/python -m pytest $(TESTS)
+	@MAILVANE_CHECKOUT="$(CURDIR)" $(BIN)/python -m pytest $(JOBS) $(TESTS)
 
 test-wheel: .venv/.dev
-	@deploy/test-wheel.sh $(TESTS)
+	@deploy/test-wheel.sh $(JOBS) $(TESTS)
 
 test-servers:
 	@deploy/test-servers.sh

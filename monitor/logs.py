@@ -6,11 +6,23 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
+from monitor.scrub import scrub
+
+_LONGEST = 500  # characters of a line of a traceback
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
-class Json(logging.Formatter):
+class Scrubbed(logging.Formatter):
+    """Tracebacks without addresses: what a library says of a fault may quote what it was given."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # the library's name
+        """The traceback, each line scrubbed and cut."""
+        return "\n".join(scrub(line, _LONGEST) for line in super().formatException(ei).splitlines())
+
+
+class Json(Scrubbed):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -27,7 +39,7 @@ class Json(logging.Formatter):
         return json.dumps(told, default=str, ensure_ascii=False)
 
 
-class Plain(logging.Formatter):
+class Plain(Scrubbed):
     """The same for eyes."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -45,6 +45,7 @@ HTTP = "http"  # the source that is told rather than asked
 JOBS = 10  # threads for all jobs but the collectors
 AGAIN = 5  # seconds until a thread that ended by a fault begins again
 SCARCE = 16 << 20  # bytes left on a disk, below which it is shown as full
+NOW = timedelta()
 RETENTION = timedelta(hours=1)  # between two looks for what has grown too old
 LEARNT = 100_000  # recipient domains kept in memory; a domain beyond costs one more write
 
@@ -100,7 +101,8 @@ class Core:
         self._spawn("clock", self._watch_clock)
         self._every("gate", timedelta(seconds=1), self.gate.refresh)
         self._every("cycle", self.settings.service.cycle, self._cycle)
-        self._every("retention", RETENTION, self._expire)
+        # A clock that is wrong from the start must not make us drop what is young either.
+        self._every("retention", RETENTION, self._expire, wait=RETENTION)
         self._every("disks", self.settings.service.cycle, self._look_at_disks)
         self._every("tiers", timedelta(seconds=10), self.enforcer.watch)
         for name, source in self.settings.collectors.items():
@@ -317,13 +319,13 @@ class Core:
     def _tier_failed(self, name: str) -> None:
         self.telemetry.plugin_errors.labels("actuator", name).inc()
 
-    def _every(self, name: str, span: timedelta, job: Callable[[], None]) -> None:
+    def _every(self, name: str, span: timedelta, job: Callable[[], None], wait: timedelta = NOW) -> None:
         def run() -> None:
             with self._guarded(name):
                 job()
 
         turns = _Turns(seconds=span.total_seconds(), timezone="UTC")
-        self._scheduler.add_job(run, turns, id=name, next_run_time=self.clock(), misfire_grace_time=None)
+        self._scheduler.add_job(run, turns, id=name, next_run_time=self.clock() + wait, misfire_grace_time=None)
 
     def _watch_clock(self) -> None:
         """When the clock was set, begin all turns anew: those of a clock that ran ahead may be hours away."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.clock import Clock
-from tests.servers.mailvane import Mailvane, mailvane
+from tests.servers.mailvane import Mailvane, mailvane, started
 from tests.servers.teller import events, exact, settled, tell
 from tests.waiting import until
 
@@ -76,3 +76,15 @@ def test_a_clock_set_back_and_forward_loses_nothing_and_ends_each_lease(service:
     assert watermark(service) >= promised
     until(lambda: held(service, "s3") == {False}, "the last pause to end", 10)
     assert service.get("/readyz")["status"] == "ready"
+
+
+def test_a_service_that_starts_by_a_clock_far_ahead_drops_nothing(service: Mailvane, clock: Clock):
+    began = clock.now
+    assert tell(service, events(range(100), began)).status == 202
+    exact(until(lambda: settled(service), "the first to be counted"), 100)
+    service.kill()
+    clock.set(400 * 24 * HOUR)
+    service.process = started(service.config, service.port).process
+    # Jobs of the start are done by the time that something told after it is counted.
+    assert tell(service, events(range(100, 200), clock.now)).status == 202
+    exact(until(lambda: settled(service), "what came by the wrong clock to be counted"), 200)
