@@ -2,7 +2,8 @@
 
 Both take the whole road: NDJSON in memory → checked, on disk, applied, until the last is counted. In turn, each in a
 process of its own that opens its store anew. A few events go first: what they take is told apart, since the keys of the
-days that they touch are read back then, once after each start. The 50 million are the seven days before, stored in bulk.
+days that they touch are read back then, once after each start. The 50 million are the seven days before, stored in
+bulk.
 """
 
 from __future__ import annotations
@@ -101,12 +102,15 @@ def serve(what: str, folder: Path, number: int) -> None:
 def more(stores: Stores, number: int) -> dict[str, float]:
     """Seconds that the next events take, while they are applied as they come; and the ``first`` of all before them."""
     until = _events.UNTIL + number * MORE_TAKES
-    loads = [{"events": FIRST, "seed": 1000 + number}, {"events": MORE, "seed": number}]
+    loads = ((FIRST, 1000 + number), (MORE, number))
     before = counted(stores.facts)
-    first, seconds = (road(stores, list(_events.chunks(**load, per_chunk=BODY, until=until)), until) for load in loads)
+    first, seconds = (
+        road(stores, list(_events.chunks(events=events, seed=seed, per_chunk=BODY, until=until)), until)
+        for events, seed in loads
+    )
     expected = Counter[str]()
-    for load in loads:
-        expected.update(_events.expected(**load).kinds)
+    for events, seed in loads:
+        expected.update(_events.expected(events=events, seed=seed).kinds)
     after = counted(stores.facts)
     for table, counts in after.items():
         assert {kind: n - before[table][kind] for kind, n in counts.items()} == expected, (table, before, after)

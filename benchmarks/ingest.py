@@ -47,6 +47,7 @@ EVENTS = 300_000 if QUICK else 1_000_000
 ROUNDS = 1 if QUICK else 3
 BODY = 1_000
 BATCH = 100_000
+PEERS = 16  # that tell at a time
 LOADS: dict[str, dict[str, Any]] = {"dense": {}, "thin": {"thin": True}, "zipf": {"sellers": 40_000}}
 MEMORY = (300_000, 900_000) if QUICK else (1_000_000, 20_000_000)
 IDLE = 8 if QUICK else 45  # seconds
@@ -87,13 +88,17 @@ def road(load: str, stores: Stores) -> dict[str, Any]:
     expected = _events.expected(events=EVENTS)
     stop = threading.Event()
     applying = threading.Thread(target=stores.applier.run, args=(stop,))
-    began = time.perf_counter()
-    applying.start()
-    for body in bodies:
+
+    def tell(body: bytes) -> int:
         checked = check(body, BOUNDS)
-        last = pipeline.take_lines(
+        return pipeline.take_lines(
             checked, stores.spool, stores.keyring, source="http", node="bench", now=_events.UNTIL
         )
+
+    began = time.perf_counter()
+    applying.start()
+    with ThreadPoolExecutor(PEERS) as peers:  # who wait for the disk together
+        last = max(peers.map(tell, bodies))
     assert stores.applier.reached(last, stop)
     seconds = time.perf_counter() - began
     stop.set()

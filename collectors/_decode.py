@@ -87,6 +87,7 @@ _INDEX, _OFFSET = re.compile(r" - at `\$\[(\d+)\]"), re.compile(r"\(byte (\d+)\)
 _BREAK, _BEGIN, _END = b"\n{}"
 _BETWEEN = re.compile(rb"\}[ \t\r]*\n[ \t\r]*\{")
 _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
+_MISSING = re.compile(r"missing required field `(\w+)`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,12 +274,13 @@ def _event(line: bytes) -> Event | str:
         return _decoder.decode(line)
     except msgspec.ValidationError as error:
         text = str(error)
-        found = _PATH.search(text)
+        found = _PATH.search(text) or _MISSING.search(text)
         field = found[1] if found and found[1] in Event.__struct_fields__ else ""
         # Scrubbed, since a stranger chooses what stands where a field's name should.
         return f"{field or 'event'}: {scrub(_PATH.sub('', text), 200)}"
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return f"line: no JSON object: {scrub(str(error), 100)}"
+        hint = "; are there two objects on it? send lines with their ends" if "trailing" in str(error) else ""
+        return f"line: no JSON object: {scrub(str(error), 100)}{hint}"
 
 
 def _wrong(event: Event, bounds: tuple[datetime, datetime]) -> str:

@@ -40,9 +40,12 @@ Network = IPv4Network | IPv6Network
 
 @dataclass(slots=True)
 class Heard:
-    """What has come since the last look: whole lines in their order. ``broken``: some before or among them are lost."""
+    """What has come since the last look: whole lines in their order, with the address of whoever sent them.
 
-    texts: list[bytes] = field(default_factory=list)
+    ``broken``: some before or among them are lost.
+    """
+
+    texts: list[tuple[str, bytes]] = field(default_factory=list)
     broken: bool = False
     rejected: list[Rejected] = field(default_factory=list)
 
@@ -61,7 +64,7 @@ class Listener:
     ) -> None:
         self._place, self._allow, self._most, self._tls, self._udp = place, allow, connections, tls, udp
         self._lock = threading.Lock()
-        self._texts: deque[bytes] = deque()
+        self._texts: deque[tuple[str, bytes]] = deque()
         self._held = 0
         self._broken = False
         self._wrong: Counter[tuple[str, str]] = Counter()
@@ -207,7 +210,7 @@ class Listener:
         stream = Stream(peer)
         try:
             while data := await reader.read(_READ):
-                await self._put(stream.push(data))
+                await self._put(stream.push(data), peer)
                 self.wrong(TOO_LONG, peer, stream.dropped())
                 if stream.unframed:
                     self.wrong(UNFRAMED, peer)
@@ -217,21 +220,21 @@ class Listener:
         if stream.pending:
             self.wrong(CUT, peer)
 
-    async def _put(self, text: bytes) -> None:
+    async def _put(self, text: bytes, peer: str) -> None:
         if not text:
             return
         while self._held >= HELD and not self._ending:
             self._room.clear()
             if self._held >= HELD:  # it may have been taken before that
                 await self._room.wait()
-        self.keep(text)
+        self.keep(text, peer)
 
     # for the loop's protocols
 
-    def keep(self, text: bytes) -> None:
+    def keep(self, text: bytes, peer: str) -> None:
         """Whole lines have come."""
         with self._lock:
-            self._texts.append(text)
+            self._texts.append((peer, text))
             self._held += len(text)
 
     @property
@@ -279,7 +282,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         if self._listener.crowded:
             self._listener.wrong(NO_ROOM, peer)
             return
-        self._listener.keep(logged(one(data), peer.encode()))
+        self._listener.keep(logged(one(data), peer.encode()), peer)
 
 
 def _keep_alive(raw: socket.socket) -> None:

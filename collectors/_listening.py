@@ -14,8 +14,10 @@ from monitor.ports import Collector, PluginError
 
 
 def _place(text: object) -> object:
-    if not isinstance(text, str):
+    if isinstance(text, tuple):
         return text
+    if not isinstance(text, str):
+        raise ValueError(f'{text!r} is no address: write it as one text, such as "127.0.0.1:6514"')  # noqa: TRY004  # pydantic's
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{text!r} is no address: write host:port, such as 127.0.0.1:6514")

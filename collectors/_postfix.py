@@ -103,11 +103,20 @@ class Parser:
 
         ``where`` names the source in what is rejected.
         """
-        return self._batch(self._lines.push(chunk), where)
+        return self.gather([(where, chunk)])
+
+    def gather(self, parts: Iterable[tuple[str, bytes]]) -> Batch:
+        """The same of chunks that follow one another; each is named for itself."""
+        self._rows, self._rejected = [], []
+        for where, chunk in parts:
+            self._take(self._lines.push(chunk), where)
+        return self._batch()
 
     def finish(self, where: str = "") -> Batch:
         """The same for a last line without an end, which nothing will complete."""
-        return self._batch(self._lines.finish(), where)
+        self._rows, self._rejected = [], []
+        self._take(self._lines.finish(), where)
+        return self._batch()
 
     def resume(self, now: datetime) -> None:
         """The clock has moved on, and the bytes that are ``pending`` will be fed again."""
@@ -119,14 +128,16 @@ class Parser:
         self._joins.gap()
         self._begun = False
 
-    def _batch(self, whole: bytes, where: str) -> Batch:
-        self._where, self._rows, self._rejected = where, [], []
+    def _take(self, whole: bytes, where: str) -> None:
+        self._where = where
         for _ in range(self._lines.dropped):
             self._reject(TOO_LONG, "")
         self._lines.dropped = 0
         if whole:
             text = whole.decode("utf-8", "replace")
             self._read(text.replace("\r\n", "\n") if "\r" in text else text)
+
+    def _batch(self) -> Batch:
         columns = zip(*self._rows, strict=True) if self._rows else ((),) * len(FIELDS)
         remember = self._joins.changes() if self._remembering else {}
         self._joins.settle()

@@ -130,6 +130,14 @@ class Followed(Collector):
 
     path: Path = Field(description="The log file; its rotated files are looked for beside it.")
 
+    def unreadable(self) -> str:
+        """Why the log can't be opened."""
+        try:
+            os.close(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK))
+        except OSError as error:
+            return f"{self.path} can't be read: {error.strerror}"
+        return ""
+
 
 def follow(path: Path, position: Position, length: int = CHUNK) -> Iterator[Piece]:
     """What was written to the log ``path`` since ``position``, at least one piece (maybe an empty one).

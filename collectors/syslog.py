@@ -86,7 +86,7 @@ class Syslog(MailLog, Listening):
     def _batch(self, parser: Parser, heard: Heard, now: datetime) -> Batch:
         if heard.broken:
             parser.gap()
-        batch = parser.feed(b"".join(heard.texts), "{}:{}".format(*self.listen))
+        batch = parser.gather(heard.texts)
         batch = replace(
             batch,
             cursor={"last": parser.last},
@@ -109,11 +109,11 @@ class Syslog(MailLog, Listening):
 def _pieces(heard: Heard) -> Iterator[Heard]:
     """The same in parts of about a megabyte; what is wrong is told with the first."""
     part, size = Heard([], heard.broken, heard.rejected), 0
-    for text in heard.texts:
+    for peer, text in heard.texts:
         if size >= _PIECE:
             yield part
             part, size = Heard(), 0
-        part.texts.append(text)
+        part.texts.append((peer, text))
         size += len(text)
     if part.texts or part.rejected:
         yield part

@@ -78,6 +78,8 @@ def _sort(annotation: Any) -> str:
 
 
 def _collection(origin: type, inner: Sequence[Any]) -> str:
+    if inner == (str, int):
+        return "address"
     return f"table of {_sort(inner[1])}" if issubclass(origin, Mapping) else f"list of {_sort(inner[0])}"
 
 

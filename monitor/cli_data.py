@@ -182,7 +182,7 @@ def _work(settings: Settings, order: Order, data: Path | None, now: Callable[[],
         raise UserError(f"there is no store in {place}: has the service ever run with this configuration?")
     if data is None and settings.token_file.exists():
         token = settings.token_file.read_text("utf-8").strip()
-        if job := handover.there(order, place, service.listen, token):
+        if job := handover.there(order, place, service.listen, token, service.tls_cert):
             return job
     facts, password = ("", "") if data else (service.facts, service.facts_password.get_secret_value())
     return handover.here(

@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
+from monitor import tls
 from monitor.core.rates import NOT_BY_HOUR, PARTS
 from monitor.core.rules import Rule
+from monitor.errors import UserError
 from monitor.model import LABELS, OWNED
 from monitor.plugins import load as load_plugin
 from monitor.ports import Actuator, Collector, Detector, Notifier, Plugin, Source
@@ -156,6 +158,7 @@ def parse(tables: Mapping[str, Any], source: str, env: Mapping[str, str] = os.en
     parts: dict[str, Any] = {
         attribute: _section(model, tables, name, env, problems) for name, (attribute, model) in _PLAIN.items()
     }
+    problems.extend(_check_certificate(parts["service"]))
     for section, (attribute, _, _) in _PLUGGED.items():
         parts[attribute] = _plugins(tables, section, env, problems)
     parts["rules"] = tuple(_rules(tables, problems))
@@ -193,8 +196,20 @@ def _plain(model: type[M], table: object, path: str, problems: list[Problem]) ->
     try:
         return model(**table)
     except ValidationError as error:
-        problems.extend(_explain(error, path, list(model.model_fields)))
+        secrets = getattr(model, "secrets", ())  # which stand in a file of their own
+        fields = [f"{name}_file" if name in secrets else name for name in model.model_fields]
+        problems.extend(_explain(error, path, fields))
         return None
+
+
+def _check_certificate(service: Service | None) -> Iterator[Problem]:
+    if service is None or service.tls_cert is None:
+        return
+    try:
+        tls.showing(service.tls_cert, service.tls_key)
+    except UserError as error:
+        remedy = "name a certificate and its key, in PEM, that the service's user can read"
+        yield Problem("service.tls_cert", str(error), remedy)
 
 
 def _named_tables(

@@ -57,6 +57,20 @@ def complete_to(conn: Connection, now: datetime) -> datetime | None:
     return min(max(known), now) if known else None
 
 
+def told_to(conn: Connection, now: datetime, told: Collection[str]) -> datetime | None:
+    """Up to when each source that is alive has told everything: nothing later may be shown as nought.
+
+    A source in ``told`` is silent when there is nothing to tell, and a stale one is told as such; where there are no
+    others, the furthest. Rules are judged up to ``complete_to``, or one late source would put off every pause.
+    """
+    alive = [
+        mark
+        for (source, _), (mark, _) in journal.watermarks(conn).items()
+        if mark and source not in told and now - mark <= STALE
+    ]
+    return min(*alive, now) if alive else complete_to(conn, now)
+
+
 def missing(conn: Connection, now: datetime, told: Collection[str]) -> tuple[str, ...]:
     """The sources that stopped within the last day: what they would say is unknown, so nothing is calm meanwhile.
 

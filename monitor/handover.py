@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import secrets
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import date, datetime
@@ -24,6 +25,7 @@ from monitor.errors import UserError
 from monitor.files import write
 from monitor.manifest import Job, Step
 from monitor.stores import Stores
+from monitor.tls import Known
 
 ROUTE = "/v1/handover"
 _FOLDER = "handover"
@@ -86,17 +88,26 @@ def here(order: Order, open_stores: Callable[[], Stores], data: Path, now: datet
         return (yield from carry_out(order, stores, data, now))
 
 
-def there(order: Order, data: Path, address: tuple[str, int], token: str) -> Job | None:
+def there(
+    order: Order, data: Path, address: tuple[str, int], token: str, certificate: Path | None = None
+) -> Job | None:
     """Have it done by the service that listens on ``address``; None where nobody listens.
+
+    ``certificate``: what it shows, where it speaks HTTPS. Who shows another one is not told the token.
 
     Raises:
         UserError: it refused, failed or ended meanwhile.
     """
-    connection = http.client.HTTPConnection(_near(address[0]), address[1], timeout=_SILENT)
+    connection = _connection(_near(address[0]), address[1], certificate)
     try:
         connection.connect()
     except ConnectionRefusedError:
         return None
+    except ssl.SSLError as error:
+        raise UserError(
+            f"who listens on port {address[1]} does not speak TLS with us ({error.reason}): "
+            "if tls_cert is new in [service], let the service read it (systemctl reload mailvane)"
+        ) from error
     except OSError as error:
         raise UserError(f"the service on port {address[1]} can't be asked: {error.strerror or error}") from error
     return _followed(connection, order, data, token)
@@ -119,6 +130,12 @@ def taken(data: Path, ticket: str) -> Order | None:
 def line(said: Said) -> bytes:
     """A line of an answer."""
     return msgspec.json.encode(said) + b"\n"
+
+
+def _connection(host: str, port: int, certificate: Path | None) -> http.client.HTTPConnection:
+    if certificate:
+        return Known(host, port, certificate, _SILENT)
+    return http.client.HTTPConnection(host, port, timeout=_SILENT)
 
 
 def _followed(connection: http.client.HTTPConnection, order: Order, data: Path, token: str) -> Job:

@@ -103,6 +103,10 @@ class Collector(Source):
             PluginError: the source can't be read.
         """
 
+    def unreadable(self) -> str:
+        """Why nothing could be read just now, as far as a look tells that reads nothing; empty if all seems well."""
+        return ""
+
     def waiting(self) -> float | None:
         """Messages that wait at the source, without asking it; NaN while unknown, None where nothing counts them."""
         return None

@@ -23,7 +23,7 @@ from collectors._decode import Checked, check
 from collectors.sendlog import learnt
 from monitor import pipeline, tell
 from monitor.core.leases import active
-from monitor.cycle import Cycle, complete_to
+from monitor.cycle import Cycle, complete_to, told_to
 from monitor.enforcing import Enforcer
 from monitor.errors import UserError
 from monitor.facts import retention
@@ -178,9 +178,14 @@ class Core:
         self.health.set_aside(source, rejected)
 
     def complete_to(self) -> datetime | None:
-        """Up to when at least one source has told everything."""
+        """Up to when each source that is alive has told everything, for who asks; rules have another bound."""
         with self.stores.ledger.connect().execution_options(reads=True) as conn:
-            return complete_to(conn, self.clock())
+            return told_to(conn, self.clock(), {HTTP})
+
+    def missing(self) -> list[tuple[datetime, datetime]]:
+        """From when to when what was told to us is here no more."""
+        with self.stores.ledger.connect().execution_options(reads=True) as conn:
+            return holes.spans(conn)
 
     def waiting(self) -> int:
         """Frames that are on disk and not yet counted."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-import ssl
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
@@ -14,8 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from monitor import notify
-from monitor.errors import UserError
+from monitor import notify, tls
 from monitor.gate import Gate
 from monitor.telemetry import GateMetrics
 
@@ -29,11 +27,11 @@ WRITE_BYTES = 16 << 10  # of an answer that may wait in us, beside what is being
 
 
 def server(
-    app: ASGIApp, gate: Gate, metrics: GateMetrics, tls: tuple[Path, Path | None] | None = None
+    app: ASGIApp, gate: Gate, metrics: GateMetrics, certificate: tuple[Path, Path | None] | None = None
 ) -> uvicorn.Server:
     """A server whose ``run(sockets=[…])`` returns after a signal, once the lifespan has ended in order.
 
-    ``tls``: certificate and key (None: in the same file) with which it speaks HTTPS instead.
+    ``certificate``: with its key (None: in the same file) with which it speaks HTTPS instead.
 
     Raises:
         UserError: the certificate or the key can't be used.
@@ -52,21 +50,10 @@ def server(
         backlog=4096,
         h11_max_incomplete_event_size=HEAD_BYTES,
     )
-    if tls:
-        _secure(config, *tls)
+    if certificate:
+        config.load()
+        config.ssl = tls.showing(*certificate)
     return _Server(config, gate)
-
-
-def _secure(config: uvicorn.Config, certificate: Path, key: Path | None) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(certificate, key)
-    except OSError as error:
-        files = " and ".join(str(file) for file in (certificate, key) if file)
-        why = "no certificate, or a key that does not fit" if isinstance(error, ssl.SSLError) else error.strerror
-        raise UserError(f"{files} can't be used: {why}; see tls_cert and tls_key in [service]") from error
-    config.load()
-    config.ssl = context
 
 
 def bind(host: str, port: int) -> socket.socket:

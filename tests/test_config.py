@@ -131,3 +131,17 @@ def test_other_texts_are_no_durations(text: str):
 
 def test_settings_are_a_value():
     assert load(None, {}) == Settings(source=load(None, {}).source, rules=load(None, {}).rules)
+
+
+def test_the_choice_of_keys_names_a_secret_by_its_file():
+    told = problems({"service": {"foo": 1, "facts_pasword_file": "x"}})
+    assert "facts_password_file" in told["service.foo"]
+    assert "facts_password," not in told["service.foo"]
+    assert "did you mean facts_password_file?" in told["service.facts_pasword_file"]
+
+
+def test_an_address_in_parts_is_told_how_it_is_written():
+    collector = {"kind": "syslog", "listen": ["127.0.0.1:6514"]}
+    (told,) = problems({"collector": {"postfix": collector}}).values()
+    assert "collector.postfix.listen: " in told
+    assert 'such as "127.0.0.1:6514"' in told

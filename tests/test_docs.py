@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+import trustme
 
 from docs import _settings as settings
 from monitor.cli import cli
@@ -201,6 +202,9 @@ def test_a_configuration_that_a_page_shows_is_valid(page, body, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("xoxb-1\n")
     here = re.sub(r'(_file = )"[^"]+"', rf'\1"{secret}"', body)
+    made = trustme.CA().issue_cert("mailvane.example").private_key_and_cert_chain_pem
+    made.write_to_path(tmp_path / "both.pem")
+    here = re.sub(r'(tls_(cert|key) = )"[^"]+"', rf'\1"{tmp_path / "both.pem"}"', here)
     try:
         problems = parse(tomllib.loads(here), page, {}) and ()
     except ConfigError as error:

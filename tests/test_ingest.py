@@ -106,11 +106,24 @@ def test_an_array_is_taken_as_its_events_are(service: Mailvane):
 
 
 def test_what_is_rejected_is_named_by_line_and_field_with_a_reason(service: Mailvane):
-    body = b"\n".join([lines("named"), lines("late", at="yesterday"), b"{", lines("odd", colour="red")])
+    two = lines("first").rstrip() + lines("second").rstrip()
+    body = b"\n".join(
+        [lines("named"), lines("late", at="yesterday"), b"{", lines("odd", colour="red"), b'{"kind":"sent"}', two]
+    )
     status, said, _ = post(service, body)
     assert (status, said["accepted"]) == (202, 1)
-    assert [(item["line"], item["field"]) for item in said["rejected"]] == [(2, "at"), (3, None), (4, None)]
+    assert [(item["line"], item["field"]) for item in said["rejected"]] == [
+        *((2, "at"), (3, None), (4, "colour"), (5, "at"), (6, None))
+    ]
     assert all(item["why"] for item in said["rejected"])
+    assert "are there two objects on it?" in said["rejected"][-1]["why"]
+
+
+@pytest.mark.parametrize(("pack", "name"), [(gzip.compress, "gzip"), (zstandard.compress, "zstd")])
+def test_a_packed_body_that_does_not_say_so_is_refused_as_a_whole(service: Mailvane, pack, name):
+    status, said, _ = post(service, pack(lines("packed")))
+    assert status == 415
+    assert f"Content-Encoding: {name}" in said["remedy"]
 
 
 def test_the_schema_says_its_kind_to_who_accepts_it(service: Mailvane):

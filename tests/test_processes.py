@@ -124,6 +124,21 @@ def test_a_hang_up_reads_the_configuration_anew_and_a_wrong_one_changes_nothing(
     assert held(service, gate=True)
 
 
+def test_a_hang_up_with_a_certificate_that_cannot_be_used_changes_nothing(service: Mailvane):
+    before = service.pids()
+    right = service.config.read_text("utf-8")
+    told = sum("wrong" in told["event"] for told in service.told())
+    service.config.write_text(right.replace("[service]\n", '[service]\ntls_cert = "none.pem"\n'), "utf-8")
+    try:
+        service.process.send_signal(signal.SIGHUP)
+        until(lambda: sum("wrong" in one["event"] for one in service.told()) > told, "the mistake to be told", 10)
+    finally:
+        service.config.write_text(right, "utf-8")
+    assert "service.tls_cert: none.pem can't be used: No such file" in service.log.read_text("utf-8")
+    assert service.pids() == before
+    assert held(service, gate=False)
+
+
 def test_a_supervisor_that_is_killed_leaves_nobody_and_can_be_started_anew(service: Mailvane):
     pids = service.pids()
     os.kill(pids["supervisor"], signal.SIGKILL)

@@ -5,16 +5,25 @@ from __future__ import annotations
 import resource
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.facts import runs
+from monitor.facts.blocks import Blocks
+from monitor.facts.prepare import prepare
 from monitor.facts.runs import Runs
+from monitor.facts.window import Outcomes, Window
+from monitor.keyring import Keyring
+from monitor.model import Batch
+from tests.storing import store
 
 EDGES = st.sampled_from([0, 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 2, (1 << 64) - 1])
 KEYS = st.integers(0, (1 << 64) - 1) | EDGES
@@ -84,3 +93,29 @@ def test_a_disk_that_fills_while_runs_are_merged_is_told_and_no_key_is_forgotten
     found.add(luck.integers(0, 1 << 64, 500_000, np.uint64))  # there is room again
     assert found.has(keys).all()
     found.close()
+
+
+def test_a_day_whose_keys_found_no_room_is_read_back_from_the_facts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_YOUNG", 8)
+    noon = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    with store(tmp_path / "facts") as facts, closing(Keyring.open(tmp_path / "keyring")) as keyring:
+        window, blocks = Window(facts, tmp_path), Blocks(facts)
+        told = []
+        for batch in (1, 2):
+            ids = [f"{batch} {number}" for number in range(100)]
+            columns: dict[str, list[Any]] = {
+                "kind": ["sent"] * 100,
+                "at": [int(noon.timestamp() * 1_000_000)] * 100,
+                "id": ids,
+            }
+            rows, _ = prepare(Batch(columns), "test", keyring, noon, bounds=None)
+            days = np.full(100, noon.timestamp() // 86400, np.int64)
+            told.append(Outcomes(rows["key"].to_numpy(), days, days, np.ones(100, np.bool_)))
+            assert window.fresh(told[-1], batch - 1).all()
+            blocks.put(rows.append_column("batch", pa.repeat(pa.scalar(batch, pa.uint64()), 100)), str(batch))
+            with scarce(100):  # bytes
+                window.add(told[-1])
+        for outcomes in told:
+            assert not window.fresh(outcomes, 2).any()

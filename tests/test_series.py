@@ -259,6 +259,15 @@ def test_an_answer_says_since_when_what_it_was_read_from_is_kept(ask: Asked):
     assert [age.days for age in ages] == [7, 90, 30]
 
 
+def test_cohorts_of_which_the_mail_is_not_kept_any_more_are_not_rated(ask: Asked):
+    window = {"from_": stamp(THEN - 60 * 24 * HOUR), "to": stamp(THEN + HOUR)}
+    told = ask("/v1/top", rate="complaint", by="region", at_least=1, **window)
+    assert told["kept_since"] <= told["since"]
+    assert datetime.fromisoformat(told["since"]) - datetime.fromisoformat(told["kept_since"]) <= HOUR
+    told = ask("/v1/top", rate="complaint", by="tenant", at_least=1, **window)
+    assert datetime.fromisoformat(told["since"]) == THEN - 60 * 24 * HOUR
+
+
 def test_pages_follow_each_other_in_the_window_of_the_first(ask: Asked):
     names, query = [], {"cursor": ""}
     while query["cursor"] is not None:

@@ -620,3 +620,28 @@ def test_an_unused_port_is_told(yard):
     done = yard.shipper("mx1", started=False, to=f"https://127.0.0.1:{free_port()}").once("--check")
     assert done.returncode == 1
     assert "does not answer (Connection refused)" in done.stderr
+
+
+def test_a_log_that_cannot_be_read_is_told_before_anything_is_shipped(core, yard):
+    shipper = yard.shipper("mx1", started=False, to=core.url)
+    assert "can't be read" not in shipper.once("--check").stdout
+    shipper.path.unlink()
+    assert f"warning: collector.mail: {shipper.path} can't be read: No such file" in shipper.once("--check").stdout
+
+
+def test_plain_http_to_a_core_that_speaks_tls_is_told_with_its_remedy(core, yard):
+    done = yard.shipper("mx1", started=False, to=f"http://127.0.0.1:{core.port}").once("--check")
+    assert done.returncode == 1
+    assert "if it speaks TLS, write https" in done.stderr
+
+
+def test_a_spool_that_cannot_be_made_or_is_in_use_is_told_by_its_key(yard, tmp_path):
+    (tmp_path / "file").touch()
+    done = yard.shipper("mx1", started=False, data=str(tmp_path / "file" / "data")).once("--once")
+    assert done.returncode == 1
+    assert "another `data` in [ship]" in done.stderr
+    shipper = yard.shipper("mx1")
+    until(lambda: shipper.told("started"), "the first one to start")
+    done = yard.shipper("mx1", started=False).once("--once")
+    assert "another shipper works in" in done.stderr
+    assert "--data" not in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import re
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,7 @@ ARRAY_LIMIT = 4 << 20  # bytes; it is taken apart as a whole, and an element may
 SOME_LINES = 2_000  # that are checked where they arrive
 SHOWN = 100  # rejected lines named in an answer; the count is always whole
 SCHEMA_TYPE = "application/schema+json"
+_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # how such a body begins, and no JSON does
 
 
 def router(core: Core) -> APIRouter:
@@ -68,7 +70,10 @@ def _quick(body: bytes) -> bool:
 
 
 def _bounded(body: bytes) -> None:
-    """Refuse what would take much more memory than it has bytes."""
+    """Refuse what would take much more memory than it has bytes, and what each of its bytes would be a bad line of."""
+    if packing := next((name for start, name in _PACKED.items() if body.startswith(start)), ""):
+        what = f"the body is packed by {packing}, and Content-Encoding does not say so"
+        raise Refused("encoding", what, f"send Content-Encoding: {packing}", 415)
     if body.count(b"\n") > LINE_COUNT:
         raise Refused("large", f"the body is over {LINE_COUNT:,} lines", "send fewer lines in a request", 413)
     if len(body) > ARRAY_LIMIT and body[:64].lstrip()[:1] == b"[":
@@ -122,10 +127,11 @@ def _response(answer: Answer) -> Response:
 def _told(item: Rejected) -> dict[str, Any]:
     """``where`` and ``why`` in words, and the number of the line (or of the item) and the field apart."""
     field, _, _ = item.why.partition(":")
+    unknown = _UNKNOWN.search(item.why)
     return {
         "where": item.where,
         "line": _number(item) or None,
-        "field": field if field in _FIELDS else None,
+        "field": unknown[1] if unknown else field if field in _FIELDS else None,
         "why": item.why,
     }
 
@@ -143,3 +149,4 @@ def _loopback(host: str) -> bool:
 
 
 _FIELDS = frozenset(event()["properties"])
+_UNKNOWN = re.compile(r"^event: Object contains unknown field `([^`]+)`")

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 
 from monitor.api.asked import Unclear
 from monitor.api.basics import refusal
@@ -20,6 +21,11 @@ log = logging.getLogger(__name__)
 _TIME, _MEMORY = 159, 241
 _TOO_MUCH = {158, _TIME, _MEMORY, 307, 396}  # rows, time, memory, bytes, result
 _AGAIN = "2"  # seconds
+_SEE = "see /openapi.json for what may be asked"
+_ABSENT = {
+    404: ("nothing is here", _SEE),
+    405: ("this can't be done here", "take a method that the header Allow names; see /openapi.json"),
+}
 REFUSED: dict[int | str, dict[str, Any]] = {
     422: refused("The question makes no sense, or its answer would be too large; the remedy says what to change."),
     503: refused("The facts are busy or not readable now.", headers={"Retry-After": {"schema": {"type": "integer"}}}),
@@ -34,8 +40,18 @@ def add_to(app: FastAPI) -> None:
         return refusal(error.what, error.remedy)
 
     @app.exception_handler(RequestValidationError)
-    def invalid(_request: Request, error: RequestValidationError) -> Response:
-        return refusal(first(error.errors(), skip=1), "see /openapi.json for what may be asked")
+    def invalid(request: Request, error: RequestValidationError) -> Response:
+        wrong = error.errors()[0]
+        if wrong["type"] == "extra_forbidden" and wrong["loc"][0] == "query":
+            what = f"{scrub(str(wrong['loc'][-1]), 60)}: no such parameter"
+            return refusal(what, f"there are {', '.join(_parameters(app, request))}")
+        return refusal(first(error.errors(), skip=1), _SEE)
+
+    @app.exception_handler(HTTPException)
+    def absent(_request: Request, error: HTTPException) -> Response:
+        told = refusal(*_ABSENT.get(error.status_code, (str(error.detail), _SEE)), error.status_code)
+        told.headers.update(error.headers or {})
+        return told
 
     @app.exception_handler(FactsBusy)
     def busy(_request: Request, _error: FactsBusy) -> Response:
@@ -54,6 +70,12 @@ def first(errors: Sequence[Any], *, skip: int = 0) -> str:
     """The first mistake in words; what was written is left out, since it may be somebody's address."""
     where = scrub(".".join(str(part) for part in errors[0]["loc"][skip:]), 60)
     return f"{where or 'request'}: {errors[0]['msg'].removeprefix('Value error, ')}"
+
+
+def _parameters(app: FastAPI, request: Request) -> list[str]:
+    """The names that the route of this request takes in its query."""
+    told = app.openapi()["paths"].get(request.scope["route"].path, {}).get(request.method.lower(), {})
+    return [one["name"] for one in told.get("parameters", ()) if one["in"] == "query"]
 
 
 def _later(what: str) -> Response:

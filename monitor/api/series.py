@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -77,7 +77,7 @@ def router(core: Core) -> APIRouter:
             "kept_since": words.stamp(since_known),
             "sources": sources(core, now),
         }
-        silent = _silent(found.at, step, since_known, until_known)
+        silent = _silent(found.at, step, since_known, until_known) | _lost(found.at, step, core.missing())
         return _FORMATS[asked.format](told, found, what, silent, omit=asked.gaps == "omit")
 
     return api
@@ -104,6 +104,14 @@ def _silent(at: Ints, step: timedelta, since: datetime, until: datetime | None) 
         return np.ones(len(at), np.bool_)
     silent: Flags = (at + step.total_seconds() > until.timestamp()) | (at < since.timestamp())
     return silent
+
+
+def _lost(at: Ints, step: timedelta, spans: Iterable[tuple[datetime, datetime]]) -> Flags:
+    """The steps of which something was told that is here no more."""
+    lost = np.zeros(len(at), np.bool_)
+    for since, until in spans:
+        lost |= (at + step.total_seconds() > since.timestamp()) & (at < until.timestamp())
+    return lost
 
 
 @dataclass(frozen=True, slots=True)

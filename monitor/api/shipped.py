@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -11,7 +12,8 @@ from typing import Any
 
 from monitor.api.intake import Refused, later
 from monitor.facts.rows import progress_of
-from monitor.ledger import journal
+from monitor.ledger import holes, journal
+from monitor.ledger.holes import Hole
 from monitor.model import COLUMNS, Batch, Rejected
 from monitor.scrub import scrub
 from monitor.service import HTTP, Core
@@ -19,12 +21,15 @@ from monitor.shipping import frames
 from monitor.shipping.frames import Beat, Hello
 from monitor.telemetry import VERSION
 
+log = logging.getLogger(__name__)
+
 NODES = 1000  # machines that are remembered, and sources of each of them
 SOURCES = 100
 REASONS = 200  # of rejects, as metrics name them
 PATIENCE = 20.0  # seconds for another request of the same machine to end
 APART = timedelta(minutes=1)  # two shippers that speak by one name within it are two machines
 FORGOTTEN = timedelta(days=1)
+OLDEST = 30 * 86400.0  # seconds that a frame may have waited
 SKEW = timedelta(seconds=30)  # of a clock, from which on a person must see to it
 
 
@@ -38,12 +43,14 @@ class Misshapen(Exception):  # noqa: N818  # an answer, not a fault
 
 @dataclass(slots=True)
 class _Node:
-    """A machine that ships: ``reached`` is source → (spool, last frame on disk here)."""
+    """A machine that ships: ``reached`` is source → (spool, last frame on disk here); ``seen`` the last of them all."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     spool: str = ""
     heard: datetime | None = None
     reached: dict[str, tuple[str, int]] = field(default_factory=dict)
+    seen: int | None = None
+    holes: dict[str, tuple[Hole, ...]] = field(default_factory=dict)
 
 
 class Shipped:
@@ -102,6 +109,7 @@ class Shipped:
             names = {source for source, _ in hello.frames} | {beat.source for beat in hello.beats} | {*node.reached}
             if len(names) > SOURCES:
                 raise Refused("name", f"over {SOURCES} sources on one machine", "join some of them", 409)
+            node.seen = node.seen if node.spool == hello.spool else None
             node.spool, node.heard = hello.spool, now
             yield node
         finally:
@@ -129,23 +137,29 @@ class Shipped:
         beats = {beat.source: beat for beat in hello.beats}
         reached: dict[str, int] = {}
         rejected = 0
+        lost = self._lost(hello, node, {*batches, *beats})
         for source in dict.fromkeys([*batches, *beats]):
             before = self._before(hello, node, source)
             told = batches.get(source, [])
             fresh = [(sequence, batch) for sequence, batch in told if sequence > before]
             self._core.telemetry.ship.repeated.labels(hello.node).inc(len(told) - len(fresh))
             last = max([before, *(sequence for sequence, _ in fresh)])
-            rejected += self._put(hello, source, [batch for _, batch in fresh], beats.get(source), last)
+            if fresh or source in beats:
+                batch = frames.joined([batch for _, batch in fresh])
+                known = node.holes[source]
+                left = holes.patched(known, lost.get(source), hello.spool, batch.columns.get("at", ()))
+                batch = replace(batch, remember=holes.changes(known, left))
+                rejected += self._put(hello, source, batch, beats.get(source), last)
+                node.holes[source] = left
             node.reached[source] = (hello.spool, last)
             reached[source] = last
-        self._show(hello, beats)
+        node.seen = max(node.seen or 0, hello.reached, *(sequence for _, sequence in hello.frames))
+        self._show(hello, beats, [hole for known in node.holes.values() for hole in known])
         return self._answer(reached, rejected)
 
-    def _put(self, hello: Hello, source: str, fresh: Sequence[Batch], beat: Beat | None, last: int) -> int:
-        if not fresh and beat is None:
-            return 0
+    def _put(self, hello: Hello, source: str, batch: Batch, beat: Beat | None, last: int) -> int:
         # The cursor of a source that is shipped is its last frame: on disk with the rows, or not at all.
-        batch = replace(frames.joined(fresh), cursor={"spool": hello.spool, "sequence": last})
+        batch = replace(batch, cursor={"spool": hello.spool, "sequence": last})
         if beat and beat.watermark:
             mark = frames.moment(beat.watermark)
             batch = replace(batch, watermark=max(mark, batch.watermark or mark))
@@ -169,6 +183,33 @@ class Shipped:
         spool, sequence = node.reached[source]
         return sequence if spool == hello.spool else 0
 
+    def _lost(self, hello: Hello, node: _Node, sources: Iterable[str]) -> dict[str, Hole]:
+        """By source, what the shipper was told that we have, and we don't: a restore brings back an older state."""
+        new = [source for source in sources if source not in node.holes]
+        if not new and node.seen is not None and hello.reached <= node.seen:
+            return {}
+        before = [self._before(hello, node, source) for source in sources]
+        with self._core.stores.ledger.connect().execution_options(reads=True) as conn:
+            marks = journal.watermarks(conn)
+            places = [_place(cursor) for cursor in journal.cursors(conn, hello.node)]
+            node.holes.update({source: holes.of(conn, source, hello.node) for source in new})
+        places += [*node.reached.values(), *self._unread(hello.node)]
+        node.seen = max([node.seen or 0, *(last for spool, last in places if spool == hello.spool), *before])
+        if hello.reached <= node.seen:
+            return {}
+        log.warning("frames lost", extra={"node": hello.node, "first": node.seen + 1, "last": hello.reached})
+        until = self._core.clock() - timedelta(seconds=min(hello.waiting.oldest, OLDEST))
+        found = {}
+        for source in sources:
+            mark, _ = marks.get((source, hello.node), (None, None))
+            found[source] = Hole(hello.spool, node.seen + 1, hello.reached, mark and min(mark, until), until)
+        return found
+
+    def _unread(self, node: str) -> list[tuple[str, int]]:
+        """What waits since the last run of sources that have not spoken yet."""
+        with self._lock:
+            return [place for (_, its), place in (self._waiting or {}).items() if its == node]
+
     def _stored(self, source: str, node: str) -> tuple[str, int]:
         stores = self._core.stores
         with self._lock:
@@ -188,7 +229,7 @@ class Shipped:
         told = (progress_of(payload) for _, payload in stores.spool.read(committed))
         return {(one.source, one.node): _place(one.cursor) for one in told if one}
 
-    def _show(self, hello: Hello, beats: Mapping[str, Beat]) -> None:
+    def _show(self, hello: Hello, beats: Mapping[str, Beat], lost: Sequence[Hole]) -> None:
         core, waits = self._core, hello.waiting
         now, metrics, node = core.clock(), core.telemetry.ship, hello.node
         ahead = frames.moment(hello.sent_at) - now
@@ -206,7 +247,7 @@ class Shipped:
         self._shown(f"ship.{node}.clock", skew)
         full = "its spool is full: it reads nothing more until we have taken some" if waits.full else ""
         dead = f"{waits.dead_letters} frames lie in its dead-letters: see its log" if waits.dead_letters else ""
-        self._shown(f"ship.{node}", full or dead)
+        self._shown(f"ship.{node}", full or dead or holes.told(lost, now))
         for source, beat in beats.items():
             self._shown(f"ship.{node}.{source}", scrub(beat.error, 300))
 

@@ -32,7 +32,9 @@ LAGS = [*(edge // timedelta(seconds=1) for edge in LAG_EDGES), None]
 class Ranked(Measured):
     """What is ranked."""
 
-    at_least: Annotated[int, Field(ge=1, le=10**12, description="below the line; of a kind: counted")] = 100
+    at_least: Annotated[
+        int | None, Field(ge=1, le=10**12, description="below the line (100, if left out); of a kind: counted (1)")
+    ] = None
     limit: Annotated[int, Field(ge=1, le=500)] = 20
     cursor: Annotated[str, Field(max_length=200)] = ""
 
@@ -56,6 +58,11 @@ def router(core: Core) -> APIRouter:
         since, until = asked.window(now, timedelta(days=1) if what.measure.by_cohort else _LATELY)
         if what.measure.by_cohort and not set(NOT_BY_HOUR) & {*what.by, *named(where)}:
             since, until = widened(since, until, _HOUR)
+        at_least = asked.at_least or (100 if what.measure.below else 1)
+        kept_since = now - _kept(core, what, since, until, where)
+        if what.measure.by_cohort:
+            # What came of older mail is kept longer than that mail: it would stand above a line with nothing below.
+            since, until = between(max(since, _whole(kept_since)), until)
         after = None
         if numbers := page(asked.cursor, 5):
             since, until = between(moment(numbers[0]), moment(numbers[1]))
@@ -67,7 +74,7 @@ def router(core: Core) -> APIRouter:
             since,
             until,
             where,
-            at_least=asked.at_least,
+            at_least=at_least,
             most=asked.limit,
             after=after,
         )
@@ -76,9 +83,9 @@ def router(core: Core) -> APIRouter:
         return answer(
             {
                 **head(what, where, since, until),
-                "at_least": asked.at_least,
+                "at_least": at_least,
                 "complete_to": words.stamp(core.complete_to()),
-                "kept_since": words.stamp(now - _kept(core, what, since, until, where)),
+                "kept_since": words.stamp(kept_since),
                 "sources": sources(core, now),
                 "scopes": _ranked(found, what),
                 "next": cursor(seconds(since), seconds(until), *last) if more else None,
@@ -104,6 +111,7 @@ def router(core: Core) -> APIRouter:
         return answer(
             {
                 **head(what, where, since, until),
+                "time": "sent_at",  # whatever is rated: the hours are those of sending
                 "complete_to": words.stamp(core.complete_to()),
                 "kept_since": words.stamp(now - core.settings.retention.hour),
                 "sources": sources(core, now),
@@ -121,6 +129,11 @@ def _kept(core: Core, what: What, since: datetime, until: datetime, where: Scope
     rows, _ = measures.rows(what.measure, owned(what.by), since, until, where)
     kept: timedelta = getattr(core.settings.retention, rows.grain)
     return kept
+
+
+def _whole(at: datetime) -> datetime:
+    """The next whole hour."""
+    return widened(at, at, _HOUR)[1]
 
 
 def _ranked(found: Rated, what: What) -> list[dict[str, Any]]:

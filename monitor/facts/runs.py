@@ -54,7 +54,7 @@ class Runs:
         """Which of the sorted ``keys`` are in the set."""
         known = np.zeros(len(keys), np.bool_)
         for run in self._runs:
-            for piece in run.slices():
+            for piece in run.near(keys):
                 mine = slice(*np.searchsorted(keys, (piece[0], piece[-1]), side="left"))
                 mine = slice(mine.start, int(np.searchsorted(keys, piece[-1], side="right")))
                 known[mine] |= piece[np.searchsorted(piece, keys[mine])] == keys[mine]
@@ -84,8 +84,8 @@ class _Run:
         """The keys from ``first`` to ``last``, both among them."""
         raise NotImplementedError
 
-    def slices(self) -> Iterator[Keys]:
-        """All of them, so many at a time."""
+    def near(self, keys: Keys) -> Iterator[Keys]:
+        """Pieces of them among which are all those of the sorted ``keys`` that the run has."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -104,8 +104,9 @@ class _InMemory(_Run):
         stop = int(np.searchsorted(self._keys, np.uint64(last), side="right"))
         return self._keys[start:stop]
 
-    def slices(self) -> Iterator[Keys]:
-        yield self._keys
+    def near(self, keys: Keys) -> Iterator[Keys]:
+        if len(keys):
+            yield self._keys
 
 
 class _InFile(_Run):
@@ -132,9 +133,13 @@ class _InFile(_Run):
         keys = self._read(fence * _FENCE, min(self._size, beyond * _FENCE))
         return _InMemory(keys).between(first, last)
 
-    def slices(self) -> Iterator[Keys]:
-        for start in range(0, self._size, _SLICE):
-            yield self._read(start, min(self._size, start + _SLICE))
+    def near(self, keys: Keys) -> Iterator[Keys]:
+        blocks = np.unique(np.searchsorted(self._fences, keys, side="right"))
+        step, starts = _FENCE, _FENCE * (blocks[blocks > 0] - 1)
+        if len(starts) > len(self._fences) // 4:  # to read all is quicker than to read so many by themselves
+            step, starts = _SLICE, np.arange(0, self._size, _SLICE)
+        for start in map(int, starts):
+            yield self._read(start, min(self._size, start + step))
 
     def close(self) -> None:
         self._file.close()

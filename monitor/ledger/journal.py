@@ -96,6 +96,18 @@ def remembered(conn: Connection, source: str, node: str) -> Mapping[str, Any]:
     return {row.name: row.value for row in conn.execute(select(_memory.c.name, _memory.c.value).where(mine))}
 
 
+def remembered_by_all(conn: Connection, prefix: str) -> list[Any]:
+    """What any source remembers under names that begin with ``prefix``."""
+    mine = (_memory.c.source == _sources.c.source) & (_memory.c.node == _sources.c.node)
+    named = (_memory.c.name >= prefix) & (_memory.c.name < prefix + "\x7f")
+    return list(conn.execute(select(_memory.c.value).select_from(_sources).join(_memory, mine & named)).scalars())
+
+
+def cursors(conn: Connection, node: str) -> list[Mapping[str, Any]]:
+    """Where the sources of a node stand as last committed."""
+    return list(conn.execute(select(_sources.c.cursor).where(_sources.c.node == node)).scalars())
+
+
 def watermarks(conn: Connection) -> Mapping[tuple[str, str], tuple[datetime | None, datetime]]:
     """(source, node) → (watermark, when it was last heard)."""
     return {

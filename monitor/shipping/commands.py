@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from monitor.errors import UserError
-from monitor.ports import PluginError
+from monitor.ports import Collector, PluginError
 from monitor.ship_settings import ShipSettings
 from monitor.shipping import frames
 from monitor.shipping.link import NotTaken
@@ -58,6 +58,9 @@ def check(settings: ShipSettings, now: datetime) -> str:
         f"  collector: {', '.join(settings.collectors)}",
         f"  {at.to}: mailvane {answer.version} takes what we send",
     ]
+    for name, one in settings.collectors.items():
+        if isinstance(one, Collector) and (why := one.unreadable()):
+            lines.append(f"  warning: collector.{name}: {why}")
     ahead = now - frames.moment(answer.now)
     if abs(ahead) > SKEW:
         way = "ahead of" if ahead > SKEW else "behind"

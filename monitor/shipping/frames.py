@@ -69,7 +69,7 @@ class Hello(Struct):
     """Who speaks, and which frames follow: (source, sequence) of each, in their order.
 
     ``spool`` names the numbering: in another spool the same sequence means another frame. ``columns`` are all names
-    of columns in the frames.
+    of columns in the frames. ``reached``: the last frame of the spool that was taken, as the shipper was told.
     """
 
     version: int
@@ -80,6 +80,7 @@ class Hello(Struct):
     columns: Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=1000)]
     beats: Annotated[list[Beat], Meta(max_length=1000)]
     waiting: Waiting
+    reached: Number = 0
 
 
 # A list for each name that the source knows.

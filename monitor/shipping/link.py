@@ -103,7 +103,8 @@ class Link:
                 response.drain_conn()
                 response.release_conn()
         except (HTTPError, OSError) as error:
-            raise NotTaken(f"{self.to} {_why(error)}") from error
+            hint = "; if it speaks TLS, write https" if self.to.startswith("http:") and _cut_off(error) else ""
+            raise NotTaken(f"{self.to} {_why(error)}{hint}") from error
         return self._read(response.status, response.headers, content)
 
     def close(self) -> None:
@@ -140,6 +141,11 @@ def _items(said: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _wait(text: str) -> float:
     return min(float(text), LONGEST_WAIT) if text.isdecimal() else 0.0
+
+
+def _cut_off(error: BaseException) -> bool:
+    """Whether something listens, and does not answer as HTTP does."""
+    return isinstance(error, urllib3.exceptions.ProtocolError)
 
 
 def _why(error: BaseException) -> str:

@@ -208,6 +208,11 @@ class Outbox:
                 facts = {"source": head.source, "file": str(place), "why": sequences[sequence]}
                 log.error("core refuses a frame, set aside", extra=facts)
 
+    @property
+    def reached(self) -> int:
+        """The last frame that the core has, or never will."""
+        return self._reached
+
     def empty(self) -> bool:
         """Whether the core has all."""
         return self._spool.last <= self._reached

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from zlib import crc32
 
 from monitor import notify
+from monitor.errors import UserError
+from monitor.facts.errors import DirectoryInUse
 from monitor.model import Batch
 from monitor.ports import Collector, PluginError
 from monitor.ship_settings import ShipSettings
@@ -52,6 +55,16 @@ def _linked(settings: ShipSettings) -> Link:
     return Link(at.to, at.token.get_secret_value(), context(at.ca_file, at.cert_file, at.key_file))
 
 
+def _opened(data: Path, limit: int) -> Outbox:
+    try:
+        return Outbox(data, limit)
+    except DirectoryInUse as error:
+        raise UserError(f"another shipper works in {data}: stop it, or name another `data` in [ship]") from error
+    except OSError as error:
+        what = f"{error.filename or data} can't be written: {error.strerror}"
+        raise UserError(f"{what}. Let the user that ships write there, or name another `data` in [ship]") from error
+
+
 @dataclass(slots=True)
 class Tally:
     """What was shipped since the start."""
@@ -87,7 +100,7 @@ class Shipper:
         self._settings, self._clock = settings, clock
         self._link = _linked(settings)
         self._collectors = {name: one for name, one in settings.collectors.items() if isinstance(one, Collector)}
-        self.outbox = Outbox(at.data, at.spool_limit)
+        self.outbox = _opened(at.data, at.spool_limit)
         self.tally = Tally()
         self._trouble = _Trouble()
         self._errors: dict[str, str] = {}  # by collector
@@ -274,6 +287,7 @@ class Shipper:
             columns=sorted({name for _, head, _ in group.frames for name in head.columns}),
             beats=self.outbox.beats(self._errors) if beats else [],
             waiting=self.outbox.waiting(group, now),
+            reached=self.outbox.reached,
         )
         return b"".join([frames.hello(hello), *(part for _, _, part in group.frames)])
 
