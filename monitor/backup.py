@@ -23,7 +23,6 @@ from monitor.facts import schema
 from monitor.facts.frozen import Content, Frozen, Partition, freezer
 from monitor.facts.rows import decode
 from monitor.files import sync_folder
-from monitor.keyring import Keyring
 from monitor.ledger import journal
 from monitor.manifest import DEAD_LETTERS, KEYRING, LEDGER, File, Job, Manifest, Part, Step
 from monitor.parquet import Sink
@@ -60,11 +59,6 @@ def make(stores: Stores, data: Path, folder: Path, now: datetime, *, keyring: bo
         return {**answer, "path": str(folder / name), "removed": len(gone)}
 
 
-def identity(keyring: Keyring) -> str:
-    """What tells this keyring from another, and nothing else of it; the same after some of its keys were replaced."""
-    return f"{int(keyring.id_keys('backup', ['identity'])[0]):016x}"
-
-
 @contextlib.contextmanager
 def worded(folder: Path) -> Iterator[None]:
     """What the disk of ``folder`` refuses, with what to do."""
@@ -99,7 +93,7 @@ def _written(
         columns={table: list(types) for table, types in columns.items()},
         parts=parts,
         ledger=_file(draft, draft / LEDGER),
-        identity=identity(stores.keyring),
+        identity=stores.keyring.identity,
         keyring=_file(draft, draft / KEYRING) if keyring else None,
         dead_letters=[_file(draft, path) for path in sorted((draft / DEAD_LETTERS).glob("*"))],
     )

@@ -165,6 +165,11 @@ class Keyring:
         except InvalidTag as error:
             raise ValueError("sealed with another keyring, or changed since") from error
 
+    @property
+    def identity(self) -> str:
+        """What tells this keyring from another, and nothing else of it; it stays as keys of buckets are replaced."""
+        return f"{int(self.id_keys('backup', ['identity'])[0]):016x}"
+
     def close(self) -> None:
         """Let go of the file; no pseudonym can be made afterwards."""
         self._keys.close()

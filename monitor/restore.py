@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from monitor import manifest
-from monitor.backup import identity, worded
+from monitor.backup import worded
 from monitor.dsn import Embedded
 from monitor.errors import UserError
 from monitor.facts import frozen, schema
@@ -91,7 +91,7 @@ def _keyring(backup: Path, told: Manifest, named: Path | None, *, new: bool) -> 
             "nobody's history can be found again, and what is told again counts twice"
         )
     with contextlib.closing(Keyring.open(path)) as keyring:
-        if identity(keyring) != told.identity:
+        if keyring.identity != told.identity:
             raise UserError(f"{path} is the keyring of another installation: it does not fit {backup}")
     return path
 

@@ -29,7 +29,7 @@ from monitor.errors import UserError
 from monitor.facts import retention
 from monitor.files import write
 from monitor.gate import LEAP, Gate, utc_now
-from monitor.ledger import actions, incidents, journal, notices, providers
+from monitor.ledger import actions, holes, incidents, journal, notices, providers
 from monitor.model import Batch, Deed, Rejected
 from monitor.ports import Collector, Memory, PluginError
 from monitor.settings import Settings

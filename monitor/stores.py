@@ -12,6 +12,7 @@ from monitor.dsn import Embedded
 from monitor.errors import UserError
 from monitor.facts import schema
 from monitor.facts.store import Facts
+from monitor.files import write
 from monitor.keyring import Keyring
 from monitor.ledger import journal
 from monitor.ledger.db import open_ledger
@@ -57,7 +58,17 @@ class Stores:
                 f"{path} is gone, and with a new one nobody's history would be found, and all that is told again would "
                 "count twice. Put it back from its backup; to do without, see mailvane restore --new-keyring"
             )
-        return Keyring.open(path)
+        keyring = Keyring.open(path)
+        mark = path.with_name("keyring.id")
+        if told and mark.exists() and mark.read_text("ascii").strip() != keyring.identity:
+            keyring.close()
+            raise UserError(
+                f"{path} is another keyring than the facts here were written with, and what was told before would count "
+                "again. Put the right one back from its backup; to do without, see mailvane restore --new-keyring"
+            )
+        if not mark.exists() or not told:
+            write(mark, keyring.identity.encode() + b"\n")
+        return keyring
 
     def close(self) -> None:
         """In the reverse order of opening."""

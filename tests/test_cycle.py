@@ -12,7 +12,7 @@ import pytest
 
 from monitor import pipeline
 from monitor.config import parse
-from monitor.cycle import Cycle
+from monitor.cycle import Cycle, complete_to, told_to
 from monitor.ledger import actions, incidents
 from monitor.model import Action, Batch, Deed, Scope
 from monitor.stores import Stores
@@ -189,6 +189,19 @@ def test_an_incident_is_resolved_by_healthy_mail_and_not_by_silence(house: House
         house.told("sent", 100, BEGIN + minutes * MINUTE, **SELLER)
         house.round(BEGIN + minutes * MINUTE)
     assert house.open_scopes() == []
+
+
+def test_the_slowest_source_that_is_alive_says_how_far_all_is_told(house: House):
+    now = BEGIN + 60 * MINUTE
+    marks = {"dead": 30 * MINUTE, "slow": 57 * MINUTE, "quick": 60 * MINUTE, "http": 56 * MINUTE}
+    for source, mark in marks.items():
+        house.told("sent", 1, BEGIN + mark, source=source, **SELLER)
+    house.stores.applier.drain()
+    with house.stores.ledger.connect() as conn:
+        assert told_to(conn, now, {"http"}) == BEGIN + 57 * MINUTE
+        # Where all are stale, or silent because there is nothing to tell, the furthest.
+        assert told_to(conn, now, {"slow", "quick", "http"}) == complete_to(conn, now) == now
+        assert told_to(conn, now + 60 * MINUTE, {"http"}) == now
 
 
 def test_nothing_is_calm_while_a_source_is_missing(house: House):

@@ -12,6 +12,7 @@ from collectors._decode import check
 from monitor import backup
 from monitor.errors import UserError
 from monitor.facts import queries
+from monitor.keyring import Keyring
 from monitor.pipeline import take_lines
 from monitor.restore import restore
 from monitor.stores import Stores
@@ -40,6 +41,18 @@ def test_where_facts_were_told_a_keyring_that_is_gone_is_not_made_anew(tmp_path:
         stores.applier.drain()
         assert queries.totals(stores.facts)["rows"] == 1
     assert not (tmp_path / "dead-letters").exists()
+
+
+def test_another_keyring_is_not_taken_for_the_one_that_facts_were_written_with(tmp_path: Path) -> None:
+    with closing(Stores(tmp_path)) as stores:
+        tell(stores)
+    (tmp_path / "keyring").rename(tmp_path / "away")
+    Keyring.open(tmp_path / "keyring").close()
+    with pytest.raises(UserError, match="another keyring"):
+        Stores(tmp_path)
+    (tmp_path / "away").replace(tmp_path / "keyring")
+    with closing(Stores(tmp_path)) as stores:
+        assert stores.applier.drain() == 1
 
 
 def test_what_is_restored_without_its_keyring_begins_with_a_new_one(tmp_path: Path) -> None:

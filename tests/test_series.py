@@ -212,7 +212,7 @@ def test_the_step_follows_from_how_many_points_are_drawn(ask: Asked, length: tim
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ({"minuts": 5}, "minuts"),
+        ({"minuts": 5}, "minuts: no such parameter"),
         ({"rate": "lost"}, "rate"),
         ({"rate": "bounce", "kind": "sent"}, "more than one"),
         ({"rule": "nobodys"}, "no rule of that name"),
@@ -235,7 +235,33 @@ def test_a_question_that_makes_no_sense_is_refused_with_a_remedy(ask: Asked, que
     assert said in ask.refused("/v1/series", **query)["error"]
 
 
+def test_a_parameter_that_there_is_not_is_told_with_those_that_there_are(ask: Asked):
+    for path, some in (("/v1/series", "step, points"), ("/v1/top", "at_least, limit"), ("/v1/cohorts", "lags, limit")):
+        said = ask.refused(path, foo="1")
+        assert said["error"] == "foo: no such parameter"
+        assert said["remedy"].startswith("there are from, to, minutes, ip, ")
+        assert some in said["remedy"]
+
+
+def test_what_is_not_here_is_told_as_all_errors_are(ask: Asked):
+    for path, status in (("/v1/nothing", 404), ("/static/nothing.js", 404), ("/v1/events", 405)):
+        answered, told = ask.raw(path)
+        assert answered == status
+        assert set(json.loads(told)) == {"error", "remedy"}
+
+
 # the worst, and cohorts
+
+
+def test_a_count_needs_no_more_than_one(ask: Asked):
+    told = ask("/v1/top", kind="bounced", by="tenant", **around())
+    assert told["at_least"] == 1
+    assert [(one["name"], one["value"]) for one in told["scopes"]] == [("tenant=a", 4), ("tenant=c", 1)]
+    assert ask("/v1/top", by="tenant", **around())["at_least"] == 100
+
+
+def test_cohorts_lie_by_the_hour_of_sending_whatever_is_rated(ask: Asked):
+    assert ask("/v1/cohorts", rate="bounce", **around())["time"] == "sent_at"
 
 
 def test_the_worst_scopes_have_enough_mail_and_bounds(ask: Asked):

@@ -427,6 +427,48 @@ def test_two_machines_of_one_name_are_told_apart(core):
     assert "two shippers call themselves pair" in said["error"]
 
 
+def test_what_a_restore_lost_is_told_and_is_no_nought_until_it_is_told_again(yard):
+    core = yard.core().ready()
+    began = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=30)
+
+    def beat(minute: int) -> list[frames.Beat]:
+        return [frames.Beat("mail", frames.micros(began + timedelta(minutes=minute)))]
+
+    def rows(minute: int) -> bytes:
+        return part(1, at=[frames.micros(began + timedelta(minutes=minute))])
+
+    def values() -> list[float | None]:
+        until(core.facts, "all to be applied")
+        ends = f"from={began.isoformat()[:19]}Z&to={(began + timedelta(minutes=30)).isoformat()[:19]}Z"
+        return [point[3] for point in core.get(f"/v1/series?kind=sent&step=10m&{ends}")["series"][0]["points"]]
+
+    core.post(body(("mail", 1, rows(5)), node="lost", spool="aaaa", beats=beat(5)))
+    core.post(body(("mail", 2, rows(6)), node="lost", spool="aaaa", beats=beat(9), reached=1))
+    assert "ship.lost" not in core.errors()
+    until(core.facts, "all to be applied")
+    core.stop()
+    # As if it stood again where it did after frame 2, and the shipper had been told that frame 9 is on disk.
+    core.start()
+    core.ready()
+    core.post(body(node="lost", spool="aaaa", beats=beat(31), reached=9))
+    assert "its frames 3 to 9 are not here" in core.errors()["ship.lost"]
+    assert values() == [2, None, None]
+    core.post(body(("mail", 10, rows(29)), node="lost", spool="aaaa", beats=beat(31), reached=9))
+    assert values() == [2, None, 1]
+    core.kill()
+    core.start()
+    core.ready()
+    core.post(body(node="lost", spool="aaaa", beats=beat(31), reached=10))
+    assert "its frames 3 to 9 are not here" in core.errors()["ship.lost"]
+    assert values() == [2, None, 1]
+    core.kill()  # else the machine would have to be silent for a minute before it may come by another spool
+    core.start()
+    core.ready()
+    core.post(body(("mail", 1, rows(4)), node="lost", spool="bbbb", beats=beat(31)))
+    assert "ship.lost" not in core.errors()
+    assert values() == [3, 0, 1]
+
+
 def test_without_the_token_nothing_is_taken(core):
     status, _, _ = core.post(body(("mail", 1, part())), Authorization="Bearer wrong")
     assert status == 401

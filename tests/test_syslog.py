@@ -100,6 +100,17 @@ def test_lines_with_line_ends_become_outcomes():
         assert source.recipients() == [f"kim{number}@there.example" for number in range(500)]
 
 
+def test_what_can_not_be_read_is_told_with_the_address_of_who_sent_it():
+    with listening() as source, source.connect() as near, socket.socket() as far:
+        far.bind(("127.0.0.2", 0))
+        far.connect(("127.0.0.1", source.port))
+        near.sendall(forwarded(1) + b"\n")
+        far.sendall(b"no log line\n" + forwarded(2) + b"\n")
+        source.until_rows(2)
+        told = [(item.where, item.why) for batch in source.batches for item in batch.rejected]
+        assert told == [("127.0.0.2", "no log line")]
+
+
 def test_counted_messages_become_outcomes_and_a_break_within_one_forges_no_line():
     with listening() as source, source.connect() as sender:
         forged = b"<22>" + STAMP.encode() + b" mail1 other[1]: harmless\n" + logline(99)

@@ -198,7 +198,7 @@ class Shipped:
         if hello.reached <= node.seen:
             return {}
         log.warning("frames lost", extra={"node": hello.node, "first": node.seen + 1, "last": hello.reached})
-        until = self._core.clock() - timedelta(seconds=min(hello.waiting.oldest, OLDEST))
+        until = self._core.clock() - timedelta(seconds=min(max(0.0, hello.waiting.oldest), OLDEST))
         found = {}
         for source in sources:
             mark, _ = marks.get((source, hello.node), (None, None))
