@@ -63,7 +63,7 @@ class Stores:
         if told and mark.exists() and mark.read_text("ascii").strip() != keyring.identity:
             keyring.close()
             raise UserError(
-                f"{path} is another keyring than the facts here were written with, and what was told before would count "
+                f"{path} is another keyring than the facts here were written with, so what was told before would count "
                 "again. Put the right one back from its backup; to do without, see mailvane restore --new-keyring"
             )
         if not mark.exists() or not told:

@@ -429,7 +429,7 @@ def test_two_machines_of_one_name_are_told_apart(core):
 
 def test_what_a_restore_lost_is_told_and_is_no_nought_until_it_is_told_again(yard):
     core = yard.core().ready()
-    began = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=30)
+    began = datetime.fromtimestamp(time.time() // 600 * 600, UTC) - timedelta(minutes=30)
 
     def beat(minute: int) -> list[frames.Beat]:
         return [frames.Beat("mail", frames.micros(began + timedelta(minutes=minute)))]
