@@ -47,13 +47,16 @@ def main() -> int:
         asked("fill", grown)
         ratios = []
         for pair in range(1, PAIRS + 1):
-            took, woke = {}, {}
+            took, woke, used = {}, {}, {}
             for store in (empty, grown) if pair % 2 else (grown, empty):
                 told = asked("more", store, pair)
-                took[store.name], woke[store.name] = told["seconds"], told["first"]
+                took[store.name], woke[store.name], used[store.name] = told["seconds"], told["first"], told["used"]
                 shutil.rmtree(empty, ignore_errors=True)
             ratios.append(took["empty"] / took["grown"])
-            rates = ", ".join(f"{name} {MORE / seconds:,.0f} events/s" for name, seconds in took.items())
+            rates = ", ".join(
+                f"{name} {MORE / seconds:,.0f} events/s, {used[name]:.1f} s of processors"
+                for name, seconds in took.items()
+            )
             print(f"growth: {MORE:,} more, pair {pair} of {PAIRS}: {rates}", flush=True)
             first = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in woke.items())
             print(f"growth: the {FIRST:,} before them, with the keys of their days: {first}", flush=True)
@@ -104,7 +107,7 @@ def more(stores: Stores, number: int) -> dict[str, float]:
     until = _events.UNTIL + number * MORE_TAKES
     loads = ((FIRST, 1000 + number), (MORE, number))
     before = counted(stores.facts)
-    first, seconds = (
+    (first, _), (seconds, used) = (
         road(stores, list(_events.chunks(events=events, seed=seed, per_chunk=BODY, until=until)), until)
         for events, seed in loads
     )
@@ -114,25 +117,25 @@ def more(stores: Stores, number: int) -> dict[str, float]:
     after = counted(stores.facts)
     for table, counts in after.items():
         assert {kind: n - before[table][kind] for kind, n in counts.items()} == expected, (table, before, after)
-    return {"seconds": seconds, "first": first}
+    return {"seconds": seconds, "used": used, "first": first}
 
 
-def road(stores: Stores, bodies: list[bytes], now: datetime) -> float:
-    """Seconds from the first body to the last count."""
+def road(stores: Stores, bodies: list[bytes], now: datetime) -> tuple[float, float]:
+    """Seconds from the first body to the last count, and those that the process had of its processors meanwhile."""
     bounds = (now - timedelta(days=30), now + timedelta(minutes=10))
     stop = threading.Event()
     applying = threading.Thread(target=stores.applier.run, args=(stop,))
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     applying.start()
     last = 0
     for body in bodies:
         checked = check(body, bounds)
         last = pipeline.take_lines(checked, stores.spool, stores.keyring, source="http", node="bench", now=now)
     assert stores.applier.reached(last, stop)
-    seconds = time.perf_counter() - began
+    took = time.perf_counter() - began, time.process_time() - used
     stop.set()
     applying.join()
-    return seconds
+    return took
 
 
 def counted(facts: Facts) -> dict[str, dict[str, int]]:

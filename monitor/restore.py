@@ -29,7 +29,7 @@ from monitor.ledger.db import open_ledger
 from monitor.manifest import DEAD_LETTERS, KEYRING, LEDGER, Job, Manifest, Part, Step
 
 # The ledger last: without it nothing counts as restored.
-_NAMES = (DEAD_LETTERS, KEYRING, "facts", "spool", f"{LEDGER}-wal", f"{LEDGER}-shm", LEDGER)
+_NAMES = (DEAD_LETTERS, KEYRING, f"{KEYRING}.id", "facts", "spool", f"{LEDGER}-wal", f"{LEDGER}-shm", LEDGER)
 
 
 def restore(
