@@ -7,7 +7,7 @@ takes checked lines apart, many batches at once, without the interpreter's lock.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -25,7 +25,8 @@ from monitor.scrub import scrub
 
 LINE_LIMIT = 64 * 1024  # bytes: a longer line is no event
 ITEMS = 200_000  # of an array
-_MANY = 20  # bad lines that are looked for one by one
+_PIECE = 60_000  # bytes that are checked at once
+_MANY = 20  # bad lines of a piece that are looked for one by one
 _SOME = 50  # lines that are checked at once where one of a body is bad
 _SHOWN = 1000  # bytes of a bad line that are looked at
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -118,25 +119,45 @@ def check(body: bytes, bounds: tuple[datetime, datetime] = _EVER) -> Checked:
     """Which lines (or elements of an array) are events whose ``at`` lies in ``bounds``, and why the others are none."""
     if body[:64].lstrip()[:1] == b"[":
         return _array(body, bounds)
-    # All at once is ten times as fast as line by line, which only tells which one is wrong; so from one bad line to the
-    # next, as far as the decoder's errors tell where they stand.
+    # Many lines at once are ten times as fast as one by one, which only tells which is wrong. A piece has not so many
+    # that a bad one among them costs much.
     found: list[Checked] = []
     number = 1
-    while body and len(found) < _MANY:
+    for piece in _pieces(body):
+        found += _checked(piece, number, bounds)
+        number += piece.count(b"\n")
+    return _joined(found)
+
+
+def _pieces(body: bytes) -> Iterator[bytes]:
+    """The body in parts that end with a line."""
+    start = 0
+    while start < len(body):
+        end = len(body)
+        if end - start > _PIECE:
+            end = body.rfind(b"\n", start, start + _PIECE) + 1 or body.find(b"\n", start + _PIECE) + 1 or end
+        yield body if end - start == len(body) else body[start:end]
+        start = end
+
+
+def _checked(body: bytes, number: int, bounds: tuple[datetime, datetime]) -> Iterator[Checked]:
+    """From one bad line to the next, as far as the decoder's errors tell where they stand; the first has ``number``."""
+    for _ in range(_MANY):
         good, place = _tried(body, bounds)
         if good:
-            return _joined([*found, good])
+            yield good
+            return
         if place is None:
             break
         before, line = body[: place[0]], body[place[0] : place[1]]
         if before:
-            found.append(
-                _tried(before, bounds)[0] or _one_by_one(enumerate(before.split(b"\n"), number), "line", bounds)
-            )
+            yield _tried(before, bounds)[0] or _one_by_one(enumerate(before.split(b"\n"), number), "line", bounds)
         number += before.count(b"\n")
-        found.append(_one_by_one([(number, line)], "line", bounds))
+        yield _one_by_one([(number, line)], "line", bounds)
         number, body = number + 1, body[place[1] + 1 :]
-    return _joined([*found, _one_by_one(enumerate(body.split(b"\n"), number), "line", bounds)])
+        if not body:
+            return
+    yield _one_by_one(enumerate(body.split(b"\n"), number), "line", bounds)
 
 
 def _array(body: bytes, bounds: tuple[datetime, datetime]) -> Checked:
@@ -316,13 +337,16 @@ def columns(lines: bytes) -> Mapping[str, Any]:
         # What is written unusually is read as it was checked.
         table, stamps = _slowly(lines)
     found: dict[str, Any] = {**stamps, **{name: table[name].to_numpy() for name in _NUMBERS}}
-    found |= {name: table[name].combine_chunks() for name in _TEXTS}
+    found |= {name: table[name].combine_chunks() for name in _TEXTS if name in table.column_names}
     # An attempt without a number is named by its moment.
     found["tries"] = np.where(found["attempt"] > 0, found["attempt"], found["at"] // 1000)
     return found
 
 
 def _filled(frame: pl.DataFrame) -> pa.Table:
+    """Without what no line says anything of, and with the usual value where one line does not."""
+    silent = [name for name in _TEXTS if frame[name].null_count() == len(frame)]
+    frame = frame.drop(silent)
     gaps = [column.name for column in frame.get_columns() if column.null_count() and column.name not in _STAMPS]
     frame = frame.with_columns(pl.col(name).fill_null(_NUMBERS.get(name, "")) for name in gaps)
     return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
