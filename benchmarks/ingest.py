@@ -34,6 +34,7 @@ from benchmarks._bar import bar
 from benchmarks._core import cpu_seconds, resident, started
 from collectors._decode import check, columns
 from monitor import pipeline
+from monitor.core_process import SWITCH
 from monitor.facts import queries
 from monitor.facts.blocks import whole
 from monitor.facts.prepare import prepare
@@ -95,6 +96,7 @@ def road(load: str, stores: Stores) -> dict[str, Any]:
             checked, stores.spool, stores.keyring, source="http", node="bench", now=_events.UNTIL
         )
 
+    sys.setswitchinterval(SWITCH)
     began = time.perf_counter()
     applying.start()
     with ThreadPoolExecutor(PEERS) as peers:  # who wait for the disk together
