@@ -13,8 +13,8 @@ from monitor.api.app import build
 from monitor.service import Core
 from monitor.settings import Settings
 
-# Between two tries of a thread to get the interpreter. By default the applier, which gives it away at each insert, waits
-# 5 ms for it each time while another thread makes pseudonyms, and stores a fifth fewer events a second.
+# Between two tries of a thread to get the interpreter. By default it waits, at each of many inserts,
+# 5 ms for one that makes pseudonyms, and the applier stores a fifth fewer events a second.
 SWITCH = 0.0005  # seconds
 NICE = 10  # senders wait for the gate by the millisecond; nobody waits so for a long query
 
