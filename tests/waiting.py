@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
+
+PORTS = range(10_000, 32_000)  # below those that Linux gives by itself
+_turns = itertools.count(os.getpid() * 131)  # processes beside each other begin far apart
 
 
 def until(found: Callable[[], T], what: str, seconds: float = 60) -> T:
@@ -22,10 +28,17 @@ def until(found: Callable[[], T], what: str, seconds: float = 60) -> T:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of 127.0.0.1 that is free, and that the kernel gives to nobody who asks for any.
+
+    From the kernel's own range, a neighbour could be given it between our look and our server's start; both bind it
+    then, and only the first can listen.
+    """
+    for turn in _turns:
+        port = PORTS[turn % len(PORTS)]
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable: turns never end")
 
 
 def answers(port: int) -> bool:
