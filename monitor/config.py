@@ -22,17 +22,20 @@ from monitor.plugins import load as load_plugin
 from monitor.ports import Actuator, Collector, Detector, Notifier, Plugin, Source
 from monitor.settings import (
     DEFAULT_RULES,
+    Access,
     Automation,
     GateSettings,
     GuardLimits,
+    Outgoing,
     Protected,
+    Quarantine,
     Retention,
     RuleTable,
     Section,
     Service,
     Settings,
 )
-from monitor.ship_settings import NAME, Ship, ShipSettings
+from monitor.ship_settings import NAME, Ship, ShipSettings, is_loopback
 
 PLACES = (Path("mailvane.toml"), Path("/etc/mailvane/mailvane.toml"))
 
@@ -65,6 +68,9 @@ class ConfigError(Exception):
 
 _PLAIN: Mapping[str, tuple[str, type[Section]]] = {
     "service": ("service", Service),
+    "access": ("access", Access),
+    "outgoing": ("outgoing", Outgoing),
+    "quarantine": ("quarantine", Quarantine),
     "automation": ("automation", Automation),
     "guards": ("guard_limits", GuardLimits),
     "protected": ("protected", Protected),
@@ -104,10 +110,12 @@ def load_gate(path: Path | None, env: Mapping[str, str] = os.environ) -> GateSet
     tables, source = _tables(path)
     problems: list[Problem] = []
     service = _section(Service, tables, "service", env, problems)
+    access = _section(Access, tables, "access", env, problems)
+    problems.extend(_check_doors(service, access))
     actuators = _plugins(tables, "actuator", env, problems)
-    if problems or service is None:
+    if problems or service is None or access is None:
         raise ConfigError(source, problems)
-    return GateSettings(source, service, actuators)
+    return GateSettings(source, service, access, actuators)
 
 
 def load_ship(path: Path | None, env: Mapping[str, str] = os.environ) -> ShipSettings:
@@ -159,6 +167,7 @@ def parse(tables: Mapping[str, Any], source: str, env: Mapping[str, str] = os.en
         attribute: _section(model, tables, name, env, problems) for name, (attribute, model) in _PLAIN.items()
     }
     problems.extend(_check_certificate(parts["service"]))
+    problems.extend(_check_doors(parts["service"], parts["access"]))
     for section, (attribute, _, _) in _PLUGGED.items():
         parts[attribute] = _plugins(tables, section, env, problems)
     parts["rules"] = tuple(_rules(tables, problems))
@@ -210,6 +219,15 @@ def _check_certificate(service: Service | None) -> Iterator[Problem]:
     except UserError as error:
         remedy = "name a certificate and its key, in PEM, that the service's user can read"
         yield Problem("service.tls_cert", str(error), remedy)
+
+
+def _check_doors(service: Service | None, access: Access | None) -> Iterator[Problem]:
+    if service is None or access is None or not access.anonymous:
+        return
+    for name, (host, _) in (("listen", service.listen), ("gate", service.gate)):
+        if not is_loopback(host):
+            remedy = "make keys (mailvane keys add), or listen on 127.0.0.1"
+            yield Problem("access.anonymous", f"is for loopback only, and service.{name} is {host}", remedy)
 
 
 def _named_tables(

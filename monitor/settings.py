@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+import limits
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from monitor import dsn
@@ -29,6 +31,23 @@ def address(text: object) -> object:
 
 
 Address = Annotated[tuple[str, int], BeforeValidator(address)]
+Network = Annotated[str, AfterValidator(lambda text: str(ip_network(text, strict=False)))]
+
+
+def pace(text: str) -> str:
+    """The text, if it says so many requests a time, such as 500/second or 20 per 5 minute.
+
+    Raises:
+        ValueError: it does not.
+    """
+    try:
+        limits.parse(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no rate: write it like 500/second or 20 per 5 minute") from error
+    return text
+
+
+Pace = Annotated[str, AfterValidator(pace)]
 
 
 class Section(BaseModel):
@@ -64,6 +83,29 @@ class Service(Section):
         if self.tls_key and not self.tls_cert:
             raise ValueError("tls_key without tls_cert: name both, or the certificate alone")
         return self
+
+
+class Access(Section):
+    """``[access]``: who may do what without a key, who must agree, and how much anybody may ask for."""
+
+    anonymous: frozenset[Literal["read", "metrics", "check", "ingest"]] = frozenset()
+    four_eyes: bool = False  # a second person agrees to a pause that is wider than what is held or known to be bad
+    key_rate: Pace = "500/second"  # requests of one key or person
+    address_rate: Pace = "100/second"  # of one address without a key
+    at_once: Annotated[int, Field(ge=1)] = 64  # requests of one key, or of one address without, that are under way
+
+
+class Outgoing(Section):
+    """``[outgoing]``: where we may connect to besides public addresses."""
+
+    allow: tuple[Network, ...] = ()
+
+
+class Quarantine(Section):
+    """``[quarantine]``: how long and how much of what could not be read is kept, encrypted."""
+
+    keep: Duration = timedelta(days=14)
+    limit: Annotated[int, Field(ge=1 << 20)] = 1 << 30  # bytes
 
 
 class Automation(Section):
@@ -156,6 +198,7 @@ class GateSettings:
 
     source: str
     service: Service = field(default_factory=Service)
+    access: Access = field(default_factory=Access)
     actuators: Mapping[str, Actuator] = field(default_factory=dict)
 
     @property
@@ -172,6 +215,8 @@ class Settings(GateSettings):
     guard_limits: GuardLimits = field(default_factory=GuardLimits)
     protected: Protected = field(default_factory=Protected)
     retention: Retention = field(default_factory=Retention)
+    outgoing: Outgoing = field(default_factory=Outgoing)
+    quarantine: Quarantine = field(default_factory=Quarantine)
     rules: tuple[Rule, ...] = ()
     collectors: Mapping[str, Source] = field(default_factory=dict)
     alerts: Mapping[str, Notifier] = field(default_factory=dict)
