@@ -18,6 +18,7 @@ from tests.waiting import free_port, until
 
 ROOT = Path(__file__).resolve().parent.parent
 _START = "import sys; from pathlib import Path; from monitor.config import load; from monitor import core_process"
+OPEN = 'anonymous = ["read", "metrics", "check", "ingest"]\nkey_rate = "1000000/second"\n'
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -40,13 +41,16 @@ class Core:
 
 
 @contextmanager
-def started(folder: Path, command: str = f"{_START}; core_process.serve(load(Path(sys.argv[1])))") -> Iterator[Core]:
-    """A core with its data in the folder, until the block ends."""
+def started(
+    folder: Path, command: str = f"{_START}; core_process.serve(load(Path(sys.argv[1])))", access: str = OPEN
+) -> Iterator[Core]:
+    """A core with its data in the folder, until the block ends; ``access`` is what stands in that section."""
     port = free_port()
     config = folder / "mailvane.toml"
     config.write_text(
         f'[service]\ndata = {json.dumps(str(folder / "data"))}\nlisten = "127.0.0.1:{port}"\n'
         f'gate = "127.0.0.1:{free_port()}"\n'
+        f"[access]\n{access}"
     )
     with (folder / "core.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-c", command, str(config)], cwd=ROOT, stderr=log, stdout=log)

@@ -179,7 +179,7 @@ class _News:
 
     async def listen(self, port: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=16 << 20)
-        writer.write(b"GET /v1/leases/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /v1/leases/stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         kind = b""
         while line := await reader.readline():
             if line.startswith(b"event: "):
@@ -255,7 +255,9 @@ def configuration(folder: Path) -> tuple[Path, int, int]:
     core, gate = free_port(), free_port()
     config = folder / "mailvane.toml"
     config.write_text(
-        f'[service]\ndata = "{folder / "data"}"\nlisten = "127.0.0.1:{core}"\ngate = "127.0.0.1:{gate}"\n', "utf-8"
+        f'[service]\ndata = "{folder / "data"}"\nlisten = "127.0.0.1:{core}"\ngate = "127.0.0.1:{gate}"\n'
+        '[access]\nanonymous = ["read", "metrics", "check", "ingest"]\nkey_rate = "1000000/second"\n',
+        "utf-8",
     )
     return config, core, gate
 

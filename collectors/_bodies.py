@@ -19,6 +19,7 @@ from monitor.scrub import scrub
 
 MESSAGE_BYTES = 16 << 20  # of one message, unpacked: as POST /v1/events takes
 MESSAGE_LINES = 100_000
+_MESSAGE = "message"
 _MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
 _PLAIN = ("", "identity", "utf-8")  # some publishers write the character set here
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
@@ -54,7 +55,8 @@ class Bodies:
             text, unit = _lines(_plain(body, encoding.strip().lower()))
         except ValueError as error:
             sample = scrub(body[:400].decode("utf-8", "replace"), 200)
-            self._rejected.append(Rejected(f"message: {error}", place, sample))
+            self._rejected.append(Rejected(f"message: {error}", place, sample, raw=body, kind=_MESSAGE))
+            self.size += len(body)  # it is held as long as the others
             return
         self._starts.append(self.lines)
         self._parts.append(_Part(place, text, unit))
@@ -85,13 +87,27 @@ class Bodies:
     def _placed(self, rejected: Sequence[Rejected], found: Mapping[str, tuple[int, int]]) -> Iterator[Rejected]:
         by_part: dict[int, list[Rejected]] = defaultdict(list)
         for item in rejected:
-            by_part[found[item.where][0]].append(replace(item, where=self.place(_number(item.where))))
+            by_part[found[item.where][0]].append(item)
         for index, items in by_part.items():
+            text = self._parts[index].text
+            lines = text.split(b"\n")
+            placed = [
+                replace(item, where=self.place(_number(item.where)), raw=lines[found[item.where][1] - 1])
+                for item in items
+            ]
             if len(items) > 1 and len(items) == self._parts[index].filled:
                 why = f"message: none of its {len(items)} lines is an event, the first for this: {items[0].why}"
-                yield replace(items[0], why=why[:300])
+                yield replace(placed[0], why=why[:300], raw=text, kind=_MESSAGE)
             else:
-                yield from items
+                yield from placed
+
+
+def again(items: Sequence[Rejected]) -> Batch:
+    """What was rejected, decoded once more; what is packed is known by its first bytes."""
+    bodies = Bodies()
+    for item in items:
+        bodies.add(item.where, item.raw)
+    return bodies.batch()
 
 
 class _Places(Sequence[str]):

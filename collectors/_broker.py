@@ -7,7 +7,7 @@ import math
 import ssl
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
+from collectors._bodies import again
 from collectors._link import Closed, Link, Read, Session
-from monitor.model import Batch
+from monitor.model import Batch, Rejected
 from monitor.ports import Collector, Duration, Memory, PluginError
 from monitor.scrub import scrub
 
@@ -87,6 +88,10 @@ class Broker(Collector):
             raise PluginError(f"{self.where} refuses {name}: check user and password", retry=True) from error
         except self.failures as error:
             raise PluginError(f"{self.where} {_why(error)}: start it, or mend the section", retry=True) from error
+
+    def again(self, items: Sequence[Rejected], now: datetime) -> Batch:  # noqa: ARG002  # events carry their times
+        """Messages and lines of them that held no events."""
+        return again(items)
 
     def waiting(self) -> float | None:
         """Messages that are not in the facts yet, as the broker told within the last seconds; NaN where it did not."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 from typing import Annotated, Literal
@@ -15,7 +15,7 @@ from collectors._joins import Joins
 from collectors._postfix import Parser
 from collectors._relays import Programs, Relays
 from collectors._stamps import Stamps
-from monitor.model import OWNED
+from monitor.model import OWNED, Batch, Rejected
 from monitor.naming import Labels, Pattern
 from monitor.ports import Collector, Duration, Memory
 
@@ -78,6 +78,10 @@ class MailLog(Collector):
         if not self.tenant and "tenant" not in told and (orphans := told & set(OWNED)):
             raise ValueError(f"{min(orphans)} without tenant: name one by a group, a header, or `tenant`")
         return self
+
+    def again(self, items: Sequence[Rejected], now: datetime) -> Batch:
+        """Lines by themselves: what lines before them told of their messages, such as the sender, is not known."""
+        return self.parser(now).gather((item.where, item.raw + b"\n") for item in items)
 
     def parser(self, now: datetime, memory: Memory | None = None) -> Parser:
         """A parser with these settings: ``feed`` it the bytes of a log, oldest first, then ``finish``.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -87,6 +88,7 @@ class Parser:
         self._where = ""
         self._rows: list[tuple[Any, ...]] = []
         self._rejected: list[Rejected] = []
+        self._unfound: list[tuple[int, Hit]] = []  # which of them, and what of the line matched
 
     @property
     def pending(self) -> int:
@@ -135,7 +137,10 @@ class Parser:
         self._lines.dropped = 0
         if whole:
             text = whole.decode("utf-8", "replace")
-            self._read(text.replace("\r\n", "\n") if "\r" in text else text)
+            text = text.replace("\r\n", "\n") if "\r" in text else text
+            self._read(text)
+            if self._unfound:
+                self._add_raw(whole, text)
 
     def _batch(self) -> Batch:
         columns = zip(*self._rows, strict=True) if self._rows else ((),) * len(FIELDS)
@@ -158,8 +163,8 @@ class Parser:
         for hit in self._find(text):
             stamp, logged, program, queue_id, recipient, _, _, _, _, _, _, sender, other, odd = hit
             if not queue_id:
-                self._odd(odd)
-            elif at := stamps.get(stamp) or self._at(stamp):
+                self._odd(odd, hit)
+            elif at := stamps.get(stamp) or self._at(stamp, hit):
                 host = self._host or logged
                 name = f"{host}/{queue_id}"
                 if recipient:
@@ -176,7 +181,7 @@ class Parser:
         kind = _KINDS.get(status)
         if kind is None:
             if status not in _PROBES:
-                self._reject(UNKNOWN_STATUS, f"{program}: status={status} ({reply}")
+                self._reject(UNKNOWN_STATUS, f"{program}: status={status} ({reply}", hit)
             return
         ip, house, repeats = self._program_of[program]
         place = self._relay_of[relay]
@@ -261,11 +266,11 @@ class Parser:
             )
         )
 
-    def _at(self, stamp: str) -> int:
+    def _at(self, stamp: str, hit: Hit) -> int:
         try:
             return self._stamps[stamp]
         except ValueError as error:
-            self._reject(str(error), stamp)
+            self._reject(str(error), stamp, hit)
             return 0
 
     def _begin(self, text: str) -> None:
@@ -286,12 +291,34 @@ class Parser:
             return (found[2], self._stamps[found[1]]) if found else ("", 0)
         return "", 0
 
-    def _odd(self, line: str) -> None:
+    def _odd(self, line: str, hit: Hit) -> None:
         if not PLAIN.match(line):
             if line.strip():
-                self._reject(NO_LOG_LINE, line)
+                self._reject(NO_LOG_LINE, line, hit)
         elif ABOUT_A_RECIPIENT.match(line):
-            self._reject(INCOMPLETE, line)
+            self._reject(INCOMPLETE, line, hit)
 
-    def _reject(self, why: str, sample: str) -> None:
+    def _reject(self, why: str, sample: str, hit: Hit = ()) -> None:
+        if hit:
+            self._unfound.append((len(self._rejected), hit))
         self._rejected.append(Rejected(why, self._where, scrub(sample.rstrip(), _SAMPLE)))
+
+    def _add_raw(self, whole: bytes, text: str) -> None:
+        """Find the lines that were refused again: a match tells not where it stood, since few are ever asked."""
+        start, lines = 0, list[bytes]()
+        for place, hit in self._unfound:
+            parts = [part.rstrip("\n") for part in hit]
+            telling = max(parts, key=len)
+            while (found := text.find(telling, start)) >= 0:
+                begin, end = text.rfind("\n", 0, found) + 1, text.find("\n", found)
+                start = len(text) if end < 0 else end
+                line = text[begin:start]
+                if all(part in line for part in parts):
+                    if "\ufffd" in line:  # the text does not have its bytes
+                        lines = lines or whole.split(b"\n")
+                        raw = lines[text.count("\n", 0, begin)].rstrip(b"\r")
+                    else:
+                        raw = line.encode()
+                    self._rejected[place] = replace(self._rejected[place], raw=raw)
+                    break
+        self._unfound.clear()

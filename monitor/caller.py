@@ -28,7 +28,7 @@ class Role(StrEnum):
 
 ALL = frozenset(Right)
 RIGHTS: Mapping[Role, frozenset[Right]] = {
-    Role.VIEWER: frozenset({Right.READ, Right.METRICS}),
+    Role.VIEWER: frozenset({Right.READ, Right.METRICS, Right.CHECK}),
     Role.OPERATOR: frozenset({Right.READ, Right.METRICS, Right.CHECK, Right.OPERATE}),
     Role.ADMIN: ALL,
 }
@@ -57,6 +57,11 @@ class Caller:
     rights: frozenset[Right]
     tenant: str = ""
     session: str = ""
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether it may see what is known of everybody's mail."""
+        return not self.tenant and self.may(Right.READ)
 
     def may(self, right: Right) -> bool:
         """Whether it has the right."""

@@ -2,69 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
-import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import click
 
-from monitor import cli_data
-from monitor.ports import duration
-
-
-class Span(click.ParamType[timedelta]):
-    """A duration such as 90s, 15m or 24h."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """The text as a timedelta."""
-        try:
-            span = duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if not isinstance(span, timedelta):
-            self.fail(f"{value!r} is no duration", param, ctx)
-        return span
-
-
-class Share(click.ParamType[float]):
-    """A part of the whole: 25% or 0.25."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The text as a number from 0 to 1."""
-        if isinstance(value, float):
-            return value
-        text = str(value).strip()
-        try:
-            return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-        except ValueError:
-            self.fail(f"{value!r} is no share: write it like 25% or 0.25", param, ctx)
-
-
-class Moment(click.ParamType[datetime]):
-    """An ISO 8601 time with an offset; without one it is UTC."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """The text as an aware time."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            at = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no time: write it like 2026-11-24T10:00:00Z", param, ctx)
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
+from monitor import cli_audit, cli_data, cli_keys, cli_people, cli_quarantine
+from monitor import cli_kit as kit
 
 
 def main() -> None:
@@ -99,7 +48,7 @@ def run(config: Path | None, only: str | None) -> None:
     """Run the service: core and gate, a process each, both kept up until a signal comes."""
     from monitor import supervise
 
-    with _faults(supervise.FAULT), _worded():
+    with _faults(supervise.FAULT), kit.worded():
         if only:
             _run(only, config, supervise.GRACE[only])
         else:
@@ -113,7 +62,7 @@ def check(config: Path | None) -> None:
     from monitor import reach
     from monitor.core.policy import span
 
-    settings = _settings(config)
+    settings = kit.configured(config)
     click.echo(f"{settings.source}: valid")
     click.echo(f"  mode {settings.automation.mode}, data in {settings.service.data}")
     if settings.service.facts:
@@ -150,7 +99,7 @@ def demo(port: int, seed: int, incidents: tuple[str, ...], data: Path | None) ->
     """Run the product on a simulated marketplace, enforcing, with live data in a browser."""
     from monitor import demo as shown
 
-    with _worded():
+    with kit.worded():
         shown.run(port=port, seed=seed, incidents=incidents, data=data)
 
 
@@ -164,12 +113,12 @@ def list_leases(config: Path | None, *, as_json: bool) -> None:
     from monitor.api import words
     from monitor.gate import Gate
 
-    with _ledger(config) as ledger:
-        gate = Gate(ledger, _now)
+    with kit.ledger(config) as ledger:
+        gate = Gate(ledger, kit.now)
         gate.refresh()
         found = gate.current()
     if as_json:
-        click.echo(json.dumps(words.lease_set(found, _now()), indent=2))
+        click.echo(json.dumps(words.lease_set(found, kit.now()), indent=2))
         return
     for lease in found.leases:
         until = f"{lease.until:%Y-%m-%d %H:%M:%S} UTC"
@@ -180,7 +129,7 @@ def list_leases(config: Path | None, *, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("scope", nargs=-1, required=True, metavar="SCOPE")
-@click.option("--for", "span", type=Span(), default="60m", show_default=True, help="How long; a pause always ends.")
+@click.option("--for", "span", type=kit.Span(), default="60m", show_default=True, help="How long; a pause always ends.")
 @click.option("--why", required=True, help="The reason: a colleague will read it.")
 @click.option("--as", "who", help="Who turns the key [your login].")
 @click.pass_obj
@@ -191,8 +140,10 @@ def pause(config: Path | None, scope: tuple[str, ...], span: timedelta, why: str
 
 @cli.command()
 @click.argument("scope", nargs=-1, required=True, metavar="SCOPE")
-@click.option("--share", type=Share(), required=True, help="The part that may pass, such as 25%.")
-@click.option("--for", "span", type=Span(), default="60m", show_default=True, help="How long; a throttle always ends.")
+@click.option("--share", type=kit.Share(), required=True, help="The part that may pass, such as 25%.")
+@click.option(
+    "--for", "span", type=kit.Span(), default="60m", show_default=True, help="How long; a throttle always ends."
+)
 @click.option("--why", required=True, help="The reason: a colleague will read it.")
 @click.option("--as", "who", help="Who turns the key [your login].")
 @click.pass_obj
@@ -206,7 +157,9 @@ def throttle(
 @cli.command()
 @click.argument("scope", nargs=-1, required=True, metavar="SCOPE")
 @click.option("--pool", required=True, help="The pool that the mail is to take, as your dispatcher names it.")
-@click.option("--for", "span", type=Span(), default="60m", show_default=True, help="How long; a reroute always ends.")
+@click.option(
+    "--for", "span", type=kit.Span(), default="60m", show_default=True, help="How long; a reroute always ends."
+)
 @click.option("--why", required=True, help="The reason: a colleague will read it.")
 @click.option("--as", "who", help="Who turns the key [your login].")
 @click.pass_obj
@@ -217,7 +170,7 @@ def reroute(config: Path | None, scope: tuple[str, ...], pool: str, span: timede
 
 @cli.command()
 @click.argument("scope", nargs=-1, required=True, metavar="SCOPE")
-@click.option("--for", "span", type=Span(), default="24h", show_default=True)
+@click.option("--for", "span", type=kit.Span(), default="24h", show_default=True)
 @click.option("--why", default="", help="The reason.")
 @click.option("--as", "who", help="Who turns the key [your login].")
 @click.pass_obj
@@ -228,7 +181,9 @@ def allow(config: Path | None, scope: tuple[str, ...], span: timedelta, why: str
 
 @cli.command()
 @click.argument("lease")
-@click.option("--for", "span", type=Span(), default="24h", show_default=True, help="How long automation keeps away.")
+@click.option(
+    "--for", "span", type=kit.Span(), default="24h", show_default=True, help="How long automation keeps away."
+)
 @click.option("--why", default="", help="The reason.")
 @click.option("--as", "who", help="Who turns the key [your login].")
 @click.pass_obj
@@ -236,8 +191,8 @@ def resume(config: Path | None, lease: str, span: timedelta, why: str, who: str 
     """End LEASE now, and keep automation away from its scope for a time."""
     from monitor import hand
 
-    with _ledger(config) as ledger, _worded(), ledger.begin() as conn:
-        for action in hand.resume(conn, lease, span, who or _login(), why, _now()):
+    with kit.ledger(config) as ledger, kit.worded(), ledger.begin() as conn:
+        for action in hand.resume(conn, lease, span, who or kit.login(), why, kit.now()):
             until = f" until {action.until:%Y-%m-%d %H:%M} UTC" if action.until else ""
             click.echo(f"{action.id}  {action.deed} {action.scope}{until}")
 
@@ -256,16 +211,16 @@ def release(config: Path | None, files: tuple[Path, ...], *, everything: bool) -
     from monitor.config import find
 
     logs.set_up()
-    with _worded():
+    with kit.worded():
         paths = tuple(path.absolute() for path in files) or releasing.states(find(config))
         if not paths:
             click.echo("nothing to do: no [actuator.NAME] has a `state`", err=True)
             sys.exit(supervise.MISCONFIGURED)
         if everything:
-            went = releasing.let_go(paths, _now())
+            went = releasing.let_go(paths, kit.now())
         else:
             notify.follow(supervise.GRACE["release"])
-            went = releasing.run(paths, _now)
+            went = releasing.run(paths, kit.now)
     if not went:
         raise click.ClickException("not all was let go: see the log")
 
@@ -283,16 +238,16 @@ def ship(config: Path | None, *, asking: bool, once: bool) -> None:
     from monitor.config import load_ship
     from monitor.shipping import commands
 
-    settings = _settings(config, load_ship)
+    settings = kit.configured(config, load_ship)
     if not asking:
         logs.set_up()
-    with _worded():
+    with kit.worded():
         if asking:
-            click.echo(commands.check(settings, _now()))
+            click.echo(commands.check(settings, kit.now()))
         elif once:
-            click.echo(commands.once(settings, _now))
+            click.echo(commands.once(settings, kit.now))
         else:
-            commands.run(settings, _now)
+            commands.run(settings, kit.now)
 
 
 @cli.group("import")
@@ -303,7 +258,7 @@ def import_() -> None:
 @import_.command("sendlog")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--timezone", help="Zone of stamps that carry none, such as Europe/Prague [the collector's, or UTC].")
-@click.option("--now", type=Moment(), help="The import's clock [the input's last stamp + 1 min].")
+@click.option("--now", type=kit.Moment(), help="The import's clock [the input's last stamp + 1 min].")
 @click.option("--data", type=click.Path(path_type=Path), help="The store to write to [service.data].")
 @click.option("--source", help="Take patterns and maps from [collector.SOURCE] [the only sendlog collector].")
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON.")
@@ -321,8 +276,8 @@ def import_sendlog(
     """Read Postfix logs (plain or .gz), oldest first; reading them again changes nothing."""
     from monitor import importing
 
-    with _worded():
-        settings = _settings(config)
+    with kit.worded():
+        settings = kit.configured(config)
         summary, failed = importing.sendlog(
             files,
             settings=settings,
@@ -330,7 +285,7 @@ def import_sendlog(
             timezone=timezone,
             now=now,
             source=source,
-            clock=_now,
+            clock=kit.now,
         )
     click.echo(summary.json() if as_json else summary.text())
     if failed:
@@ -348,11 +303,11 @@ def _run(only: str, config: Path | None, grace: timedelta) -> None:
         from monitor import gate_process
         from monitor.config import load_gate
 
-        gate_process.serve(_settings(config, load_gate))
+        gate_process.serve(kit.configured(config, load_gate))
     else:
         from monitor import core_process
 
-        core_process.serve(_settings(config))
+        core_process.serve(kit.configured(config))
 
 
 def _releases(config: Path | None) -> bool:
@@ -381,60 +336,14 @@ def _grant(
     from monitor import hand
     from monitor.model import Deed
 
-    with _ledger(config) as ledger, _worded(), ledger.begin() as conn:
-        part, name = hand.scope_of(" ".join(scope)), who or _login()
-        action = hand.grant(conn, Deed(deed), part, span, name, why, _now(), share=share, pool=pool)
+    with kit.ledger(config) as ledger, kit.worded(), ledger.begin() as conn:
+        part, name = hand.scope_of(" ".join(scope)), who or kit.login()
+        action = hand.grant(conn, Deed(deed), part, span, name, why, kit.now(), share=share, pool=pool)
     click.echo(f"{action.id}  {action.deed} {action.scope} until {action.until:%Y-%m-%d %H:%M:%S} UTC")
     if action.deed in (Deed.PAUSE, Deed.THROTTLE) and not action.scope.stream:
         click.echo("this holds transactional mail too: add stream=marketing to spare it")
     option = f"--config {config} " if config else ""
     click.echo(f"undo it with: mailvane {option}resume {action.id}")
-
-
-def _settings(config: Path | None, read: Callable[[Path | None], Any] | None = None) -> Any:
-    """The configuration, all of it or what ``read`` reads; its mistakes end the command."""
-    from monitor.config import ConfigError, find, load
-
-    try:
-        return (read or load)(find(config))
-    except ConfigError as error:
-        click.echo(str(error), err=True)
-        sys.exit(2)
-
-
-@contextmanager
-def _ledger(config: Path | None) -> Iterator[Any]:
-    """The ledger of the configured service; works while it runs and when it is down."""
-    from sqlalchemy.exc import OperationalError
-
-    from monitor.ledger.db import open_ledger
-
-    settings = _settings(config)
-    if not settings.ledger.exists():
-        raise click.ClickException(
-            f"there is no ledger at {settings.ledger}: has the service ever run with this configuration?"
-        )
-    with _worded():
-        engine = open_ledger(settings.ledger)
-    try:
-        yield engine
-    except OperationalError as error:
-        raise click.ClickException(f"{settings.ledger} can't be written: {error.orig}. Nothing was changed") from error
-    finally:
-        engine.dispose()
-
-
-@contextmanager
-def _worded() -> Iterator[None]:
-    """What the world or the user did wrong, in one line; our own mistakes keep their traceback."""
-    from monitor.errors import UserError
-
-    try:
-        yield
-    except (UserError, OSError, ValueError) as error:
-        if logging.getLogger().isEnabledFor(logging.DEBUG):
-            raise
-        raise click.ClickException(str(error)) from error
 
 
 @contextmanager
@@ -449,16 +358,10 @@ def _faults(code: int) -> Iterator[None]:
         sys.exit(code)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _login() -> str:
-    return os.environ.get("SUDO_USER") or getpass.getuser()
-
-
-for _command in cli_data.commands(_settings, _worded, _now):
+for _command in cli_data.commands(kit.configured, kit.worded, kit.now):
     cli.add_command(_command)
+for _group in (cli_keys.keys, cli_people.people, cli_audit.audit):
+    cli.add_command(_group)
 
 if __name__ == "__main__":
     main()

@@ -24,6 +24,7 @@ from monitor.simulator.world import Marketplace
 # and volumes are the product's own.
 _RULE = {"lease": "90s", "calm_for": "30s"}
 _TABLES = {
+    "access": {"anonymous": ["read", "metrics", "check"]},  # the page is there at once, on this machine
     "automation": {"mode": "enforce"},
     "guards": {"actions_per_hour": 60},
     "rule": dict.fromkeys(("bounce-seller", "bounce-ip", "complaint-seller"), _RULE),

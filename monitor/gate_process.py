@@ -16,8 +16,13 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from monitor import logs, serving
+from monitor.access.doorkeeper import Doorkeeper, token_in
+from monitor.access.keys import Keys
+from monitor.access.limits import Limits
 from monitor.api import gate as gate_api
-from monitor.gate import Gate
+from monitor.api.doors import GATE, Doors
+from monitor.api.guard import Guard
+from monitor.gate import Gate, utc_now
 from monitor.ledger.db import open_ledger
 from monitor.model import Answer, Scope
 from monitor.ports import ALL, Actuator, Current, Listener, PluginError
@@ -39,9 +44,16 @@ def serve(settings: GateSettings) -> None:
     gate.refresh()
     metrics = GateMetrics(CollectorRegistry())
     try:
-        serving.server(application(gate, metrics, settings.actuators), gate, metrics).run(sockets=[listener])
+        app = guarded(application(gate, metrics, settings.actuators), settings, Keys(ledger), metrics)
+        serving.server(app, gate, metrics).run(sockets=[listener])
     finally:
         ledger.dispose()
+
+
+def guarded(app: ASGIApp, settings: GateSettings, keys: Keys, metrics: GateMetrics) -> ASGIApp:
+    """The application behind its doors. People have no sessions here: their page is core's."""
+    keeper = Doorkeeper(settings.access, keys, None, token_in(settings.token_file), utc_now)
+    return Guard(app, Doors(GATE), keeper, Limits(settings.access), metrics)
 
 
 def application(gate: Gate, metrics: GateMetrics, actuators: Mapping[str, Actuator]) -> ASGIApp:

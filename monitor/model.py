@@ -144,11 +144,17 @@ COLUMNS: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """One item that could not be read: ``where`` it stood, ``why``, and a scrubbed ``sample`` of it."""
+    """One item that could not be read: ``where`` it stood, ``why``, and a scrubbed ``sample`` of it.
+
+    ``raw`` is the item itself where its source will not give it again: a ``kind`` of thing, such as a line or message.
+    It goes into the quarantine and nowhere else.
+    """
 
     why: str
     where: str = ""
     sample: str = ""
+    raw: bytes = field(default=b"", repr=False, compare=False)
+    kind: str = field(default="line", compare=False)
 
 
 class State(StrEnum):

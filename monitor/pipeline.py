@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,12 +26,13 @@ from monitor.facts.prepare import prepare
 from monitor.facts.rows import ROWS, Frame, decode, encode, encode_lines, progress_of
 from monitor.facts.store import Facts
 from monitor.facts.window import Days, Outcomes, Window
-from monitor.files import write
 from monitor.keyring import FINAL, Keyring
 from monitor.ledger import journal
 from monitor.ledger.journal import Progress
 from monitor.model import Batch, Rejected
 from monitor.ports import Memory
+from monitor.quarantine import APPLIER, FRAME, Quarantine
+from monitor.quarantine import ROWS as REFUSED
 from monitor.spool import Spool
 
 __all__ = ["Applier", "Tally", "append", "decode", "encode", "memory", "prepare", "take"]
@@ -47,10 +47,12 @@ _LONGEST_TEXT = 64 << 20  # of one frame's lines; a request is shorter
 _LINGER = 1.0  # seconds that the first frame waits for others to share its insert
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_ASIDE_ROWS = 20_000  # that are set aside together: a few megabytes, some tens at most
 _TRIES = 3  # of rows that the engine refuses for themselves
 _LONGEST_PAUSE = 30.0  # seconds between two tries while memory or disk is wanting
 _DAY = 86_400_000  # milliseconds
 _PACKING = "lz4"
+_STREAM = b"\xff\xff\xff\xff"  # how rows began that earlier releases set aside
 
 
 def take(
@@ -64,14 +66,18 @@ def take(
     bounds: tuple[datetime, datetime] | None,
     names: NameLimit | None = None,
     imported: bool = False,
+    quarantine: Quarantine | None = None,
 ) -> list[Rejected]:
     """Put a batch on disk, and return what was set aside: by its collector, then here.
 
-    ``imported``: the rows were seen when they happened rather than ``now``.
+    ``imported``: the rows were seen when they happened rather than ``now``. What could not be read goes into the
+    ``quarantine`` first: the source may forget it as soon as the rest is on disk.
 
     Raises:
         SpoolFull: not all of it was taken; the same batch may be taken again.
     """
+    if quarantine:
+        quarantine.take(batch.rejected, source, now)
     rows, rejected = prepare(batch, source, keyring, None if imported else now, bounds=bounds, names=names)
     append(spool, rows, Progress(source, node, now, batch.cursor, batch.watermark, batch.remember))
     return [*batch.rejected, *rejected]
@@ -88,10 +94,10 @@ def take_lines(checked: Checked, spool: Spool, keyring: Keyring, *, source: str,
     return spool.append(encode_lines(keyring.seal(packed), checked.count, len(checked.lines), progress))
 
 
-def append(spool: Spool, rows: pa.Table, progress: Progress) -> int:
+def append(spool: Spool, rows: pa.Table, progress: Progress | None) -> int:
     """Put prepared rows on disk, in frames of a bounded size; the sequence of the last.
 
-    The source stands where ``progress`` says only once the last of them is applied.
+    The source stands where ``progress`` says only once the last of them is applied; None: it stays where it is.
     """
     starts = range(0, max(1, rows.num_rows), _FRAME_ROWS)
     sequence = 0
@@ -207,12 +213,12 @@ class Applier:
         keyring: Keyring,
         *,
         names: NameLimit | None = None,
-        dead_letters: Path | None = None,
+        quarantine: Quarantine | None = None,
         block_rows: int = _BLOCK_ROWS,
     ) -> None:
         self._spool, self._facts, self._ledger, self._keyring = spool, facts, ledger, keyring
         self.names = names or NameLimit()
-        self._dead_letters = dead_letters or spool.path.parent / "dead-letters"
+        self._quarantine = quarantine or Quarantine(spool.path.parent / "quarantine", keyring)
         self._block_rows = block_rows
         self._window = Window(facts, spool.path)
         self._blocks = Blocks(facts)
@@ -290,10 +296,25 @@ class Applier:
         if self._spool.pending(batch.last) >= _BLOCK_BYTES:
             self._coming = self._ahead.submit(self._next, batch.last, batch.last)
         for sequence, payload in batch.unreadable:
-            self._set_aside(f"{sequence}.frame", payload)
+            self._set_aside(f"frame {sequence}", payload, FRAME, "this release can't read it")
         counted = self._apply(batch)
         self._spool.release(batch.last)
         return counted
+
+    def rows(self, payload: bytes) -> pa.Table:
+        """The rows of a frame that was set aside, read once more.
+
+        Raises:
+            ValueError: it can't be read still.
+        """
+        try:
+            if payload.startswith(_STREAM):
+                return pa.ipc.open_stream(pa.py_buffer(payload)).read_all().select(ROWS.names).cast(ROWS)
+            return self._rows([self._opened(decode(payload))])
+        except (ValueError, OSError, MemoryError):
+            raise
+        except Exception as error:
+            raise ValueError(f"its lines can't be taken apart ({type(error).__name__})") from error
 
     def close(self) -> None:
         """Let go of what is read ahead."""
@@ -416,16 +437,15 @@ class Applier:
             else:
                 self._blocks.put_sums(rows, token)
                 return True
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, rows.schema) as stream:
-            stream.write_table(rows)
-        self._set_aside(f"{block}.arrow", sink.getvalue().to_pybytes())
+        for start in range(0, len(rows), _ASIDE_ROWS):
+            some = rows.slice(start, _ASIDE_ROWS).select(ROWS.names)
+            self._set_aside(f"block {block} row {start}", encode(some, None), REFUSED, "the store refuses them")
         return False
 
-    def _set_aside(self, name: str, content: bytes) -> None:
-        write(self._dead_letters / name, content)
+    def _set_aside(self, where: str, content: bytes, kind: str, why: str) -> None:
+        item = self._quarantine.put(content, source=APPLIER, kind=kind, where=where, why=why)
         self.tally.dead_letters += 1
-        log.error("set aside", extra={"file": name, "bytes": len(content)})
+        log.error("set aside", extra={"what": where, "bytes": len(content), "item": item})
 
 
 def _outcomes(table: pa.Table) -> Outcomes:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from monitor.model import LABELS, Action, Answer, Batch, Incident, Lease, Scope
+from monitor.model import LABELS, Action, Answer, Batch, Incident, Lease, Rejected, Scope
 
 if TYPE_CHECKING:  # the gate imports this page and must stay light
     import numpy as np
@@ -72,6 +72,16 @@ class Memory:
 
 class Source(Plugin, ABC):
     """Where facts come from: a collector that we ask, or a receiver that is told."""
+
+    def again(self, items: Sequence[Rejected], now: datetime) -> Batch:  # noqa: ARG002  # for those that can
+        """What this source set aside as ``raw``, read once more, with the settings of today.
+
+        What is still no good is in the batch's ``rejected`` with its ``raw``; cursor and watermark mean nothing.
+
+        Raises:
+            PluginError: this kind of source reads nothing twice.
+        """
+        raise PluginError("a source of this kind can't read again what it set aside", retry=False)
 
 
 class Receiver(Source):

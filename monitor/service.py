@@ -22,6 +22,10 @@ from apscheduler.triggers.interval import IntervalTrigger
 from collectors._decode import Checked, check
 from collectors.sendlog import learnt
 from monitor import pipeline, tell
+from monitor.access.doorkeeper import Doorkeeper, token_in
+from monitor.access.keys import Keys
+from monitor.access.noting import Notes, Use
+from monitor.access.sessions import Sessions
 from monitor.core.leases import active
 from monitor.cycle import Cycle, complete_to, told_to
 from monitor.enforcing import Enforcer
@@ -29,7 +33,8 @@ from monitor.errors import UserError
 from monitor.facts import retention
 from monitor.files import write
 from monitor.gate import LEAP, Gate, utc_now
-from monitor.ledger import actions, holes, incidents, journal, notices, providers
+from monitor.ledger import actions, holes, incidents, journal, keys, notices, providers, sessions
+from monitor.ledger.access_log import Entry
 from monitor.model import Batch, Deed, Rejected
 from monitor.ports import Collector, Memory, PluginError
 from monitor.settings import Settings
@@ -62,7 +67,8 @@ class Health:
         """Keep the newest hundred."""
         if not items:
             return
-        self.aside = [*self.aside, *((source, item) for item in items)][-100:]
+        newest = [(source, replace(item, raw=b"")) for item in items[-100:]]
+        self.aside = [*self.aside, *newest][-100:]
 
 
 class Core:
@@ -75,12 +81,21 @@ class Core:
         self.health = Health()
         self.node = socket.gethostname()
         at = settings.service
-        self.stores = Stores(at.data, at.spool_limit, facts=at.facts, password=at.facts_password.get_secret_value())
+        self.stores = Stores(
+            at.data,
+            at.spool_limit,
+            facts=at.facts,
+            password=at.facts_password.get_secret_value(),
+            quarantine=settings.quarantine,
+        )
         self.gate = Gate(self.stores.ledger, clock)
         self.cycle = Cycle(settings.rules, settings.guards, self.stores.facts, self.stores.ledger, told={HTTP})
         self.teller = tell.Teller(settings.alerts, self.stores.ledger, self._alert_failed)
         self.enforcer = Enforcer(settings.actuators, self.gate, clock, self._shown, self._tier_failed)
         self.token = token(settings.token_file)
+        ledger = self.stores.ledger
+        self.keys, self.sessions, self.notes = Keys(ledger), Sessions(ledger), Notes(ledger, clock)
+        self.keeper = Doorkeeper(settings.access, self.keys, self.sessions, token_in(settings.token_file), clock)
         self.names = self.stores.applier.names
         self._learnt: dict[str, str] = {}
         self._cursors: dict[str, Mapping[str, Any]] = {}
@@ -104,6 +119,7 @@ class Core:
         # A clock that is wrong from the start must not make us drop what is young either.
         self._every("retention", RETENTION, self._expire, wait=RETENTION)
         self._every("disks", self.settings.service.cycle, self._look_at_disks)
+        self._every("access", timedelta(seconds=1), self._write_uses)
         self._every("tiers", timedelta(seconds=10), self.enforcer.watch)
         for name, source in self.settings.collectors.items():
             if isinstance(source, Collector):
@@ -126,6 +142,7 @@ class Core:
         for thread in self._threads:
             thread.join()
         self.enforcer.stop()
+        self.notes.flush(ending=True)
         self.stores.close()
         log.info("stopped")
 
@@ -136,10 +153,10 @@ class Core:
             SpoolFull: the disk or the limit is reached; nothing of the batch was taken.
         """
         now = self.clock()
-        bounds = (now - self.settings.retention.events, now + FUTURE)
-        if batch.watermark and not bounds[0] <= batch.watermark <= now:
+        within = bounds(self.settings, now)
+        if batch.watermark and not within[0] <= batch.watermark <= now:
             # A peer's clock must neither promise our future nor come from before there was mail.
-            batch = replace(batch, watermark=min(batch.watermark, now) if batch.watermark >= bounds[0] else None)
+            batch = replace(batch, watermark=min(batch.watermark, now) if batch.watermark >= within[0] else None)
         rejected = pipeline.take(
             batch,
             self.stores.spool,
@@ -147,8 +164,9 @@ class Core:
             source=source,
             node=node or self.node,
             now=now,
-            bounds=bounds,
+            bounds=within,
             names=self.names,
+            quarantine=self.stores.quarantine,
         )
         self.telemetry.observations.labels(source).inc(len(batch))
         self._note(source, rejected)
@@ -157,7 +175,7 @@ class Core:
     def checked(self, body: bytes) -> Checked:
         """Which lines of a body are events of a time that is kept."""
         now = self.clock()
-        return check(body, (now - self.settings.retention.events, now + FUTURE))
+        return check(body, bounds(self.settings, now))
 
     def take_lines(self, source: str, checked: Checked) -> None:
         """Put checked events on disk as they came, sealed, to be taken apart by the applier.
@@ -176,6 +194,22 @@ class Core:
         for item in rejected:
             self.telemetry.rejected.labels(source, item.why.split(":")[0][:60]).inc()
         self.health.set_aside(source, rejected)
+
+    def noted(self, use: Use) -> None:
+        """Take a use of a route down, for the access log."""
+        if use.alone:
+            self.notes.add(Entry(self.clock(), use.who, use.did, use.on, use.result))
+        else:
+            self.notes.note(use.who, use.did, use.on, use.result)
+
+    def _write_uses(self) -> None:
+        """What was done at the doors, and when keys and sessions were last used."""
+        self.notes.flush()
+        used, seen = self.keys.taken(), self.sessions.taken()
+        if used or seen:
+            with self.stores.ledger.begin() as conn:
+                keys.used(conn, used)
+                sessions.seen(conn, seen)
 
     def complete_to(self) -> datetime | None:
         """Up to when each source that is alive has told everything, for who asks; rules have another bound."""
@@ -294,6 +328,7 @@ class Core:
             providers.learn(conn, new, self.clock())
 
     def _expire(self) -> None:
+        self.stores.quarantine.expire(self.clock())
         kept = self.settings.retention
         spans: Mapping[str, timedelta] = {
             "events": kept.events,
@@ -368,6 +403,11 @@ class Core:
         thread = threading.Thread(target=run, name=name)
         thread.start()
         self._threads.append(thread)
+
+
+def bounds(settings: Settings, now: datetime) -> tuple[datetime, datetime]:
+    """Between which times an event is taken."""
+    return now - settings.retention.events, now + FUTURE
 
 
 class _Turns(IntervalTrigger):  # type: ignore[misc]  # version 3 has no types

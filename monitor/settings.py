@@ -8,11 +8,13 @@ from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 import limits
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from monitor import dsn
+from monitor.caller import Role
 from monitor.core.policy import Guards
 from monitor.core.rates import Rate
 from monitor.core.rules import Pauses, Rule
@@ -51,10 +53,14 @@ Pace = Annotated[str, AfterValidator(pace)]
 
 
 class Section(BaseModel):
-    """One table of the file; a key that it does not know is a mistake. ``secrets`` as a plugin's."""
+    """One table of the file; a key that it does not know is a mistake. ``secrets`` as a plugin's.
+
+    ``parts``: keys that are tables themselves.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     secrets: ClassVar[tuple[str, ...]] = ()
+    parts: ClassVar[Mapping[str, type[Section]]] = {}
 
 
 def facts_dsn(text: str) -> str:
@@ -85,14 +91,74 @@ class Service(Section):
         return self
 
 
+def web(text: str) -> str:
+    """The URL without a slash at its end, if what goes there can't be read on the way.
+
+    Raises:
+        ValueError: it is no URL, holds more than one should, or is plain HTTP to another machine.
+    """
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("no URL: write https://host") from None
+    if parts.scheme not in ("https", "http") or not host or "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError(f"{text[:200]!r} is no URL: write https://host, without a name, a query or a fragment")
+    if parts.scheme == "http" and host not in ("localhost", "127.0.0.1", "::1"):
+        raise ValueError(f"{text[:200]!r} could be read on the way: write https")
+    return text.rstrip("/")
+
+
+Web = Annotated[str, AfterValidator(web)]
+
+
+class Oidc(Section):
+    """``[access.oidc]``: people sign in at an identity provider, by OpenID Connect."""
+
+    secrets: ClassVar[tuple[str, ...]] = ("client_secret",)
+
+    issuer: Annotated[str, AfterValidator(lambda text: web(text) and text)]  # to the letter, as it says in its tokens
+    client_id: Annotated[str, Field(min_length=1)]
+    client_secret: SecretStr = SecretStr("")  # none: a public client, with PKCE alone
+    url: Web  # of this service, as browsers reach it
+    label: Annotated[str, Field(max_length=60)] = "single sign-on"  # what the page calls the provider
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    name: str = "preferred_username"  # the claim by which a person is called here
+    groups: str = "groups"  # the claim with a person's groups; a dot leads into it, such as realm_access.roles
+    roles: Mapping[Role, tuple[str, ...]] = Field(default_factory=dict)  # which groups have a role
+    everybody: Role | None = None  # who is in none of those groups; nobody gets in so, unless it is said
+    domains: tuple[str, ...] = ()  # of a verified e-mail address, if only some may come in
+    lasts: Duration = timedelta(hours=24)  # until groups are looked at anew
+
+    @model_validator(mode="after")
+    def _whole(self) -> Oidc:
+        if not self.everybody and not any(self.roles.values()):
+            raise ValueError('no role for anybody: write roles = { operator = ["a group"] }, or everybody = "viewer"')
+        if "openid" not in self.scopes:
+            raise ValueError('scopes without "openid": add it')
+        return self
+
+
 class Access(Section):
     """``[access]``: who may do what without a key, who must agree, and how much anybody may ask for."""
 
+    parts: ClassVar[Mapping[str, type[Section]]] = {"oidc": Oidc}
+
     anonymous: frozenset[Literal["read", "metrics", "check", "ingest"]] = frozenset()
     four_eyes: bool = False  # a second person agrees to a pause that is wider than what is held or known to be bad
-    key_rate: Pace = "500/second"  # requests of one key or person
+    key_rate: Pace = "1000/second"  # requests of one key or person
     address_rate: Pace = "100/second"  # of one address without a key
     at_once: Annotated[int, Field(ge=1)] = 64  # requests of one key, or of one address without, that are under way
+    local: bool = True  # people sign in by passwords of ours; a break-glass account always does
+    idle: Duration = timedelta(hours=12)  # after which one who did nothing is signed out
+    lasts: Duration = timedelta(days=7)  # after which everybody is
+    oidc: Oidc | None = None
+
+    @model_validator(mode="after")
+    def _somehow(self) -> Access:
+        if not self.local and self.oidc is None:
+            raise ValueError("local = false without [access.oidc]: nobody could sign in, so add that section")
+        return self
 
 
 class Outgoing(Section):
@@ -206,6 +272,11 @@ class GateSettings:
         """The ledger's file."""
         return self.service.data / "ledger.sqlite"
 
+    @property
+    def token_file(self) -> Path:
+        """Where the bearer token of the API stands."""
+        return self.service.token_file or self.service.data / "token"
+
 
 @dataclass(frozen=True, slots=True)
 class Settings(GateSettings):
@@ -231,8 +302,3 @@ class Settings(GateSettings):
             protected={"stream": self.protected.stream},
             dry_run=self.automation.mode == "dry-run",
         )
-
-    @property
-    def token_file(self) -> Path:
-        """Where the bearer token of the API stands."""
-        return self.service.token_file or self.service.data / "token"

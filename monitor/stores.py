@@ -1,4 +1,4 @@
-"""Keyring, spool, facts and ledger of one data directory."""
+"""Keyring, spool, facts, ledger and quarantine of one data directory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
+from monitor import settings
 from monitor.dsn import Embedded
 from monitor.errors import UserError
 from monitor.facts import schema
@@ -17,11 +18,12 @@ from monitor.keyring import Keyring
 from monitor.ledger import journal
 from monitor.ledger.db import open_ledger
 from monitor.pipeline import Applier
+from monitor.quarantine import Quarantine
 from monitor.spool import Spool
 
 
 class Stores:
-    """Keyring, spool, facts and ledger of one data directory, opened together.
+    """Keyring, spool, facts, ledger and quarantine of one data directory, opened together.
 
     ``facts`` is a DSN where the facts stand on a server rather than here, ``password`` that of the server.
 
@@ -30,7 +32,15 @@ class Stores:
         FactsError: the server of the facts does not answer.
     """
 
-    def __init__(self, data: Path, spool_limit: int = 4 << 30, *, facts: str = "", password: str = "") -> None:
+    def __init__(
+        self,
+        data: Path,
+        spool_limit: int = 4 << 30,
+        *,
+        facts: str = "",
+        password: str = "",
+        quarantine: settings.Quarantine | None = None,
+    ) -> None:
         data = data.absolute()
         _make_writable(data)
         with ExitStack() as opened:
@@ -43,9 +53,10 @@ class Stores:
             opened.callback(self.ledger.dispose)
             self.keyring = self._keyring(data / "keyring")
             opened.callback(self.keyring.close)
-            self.applier = Applier(
-                self.spool, self.facts, self.ledger, self.keyring, dead_letters=data / "dead-letters"
-            )
+            kept = quarantine or settings.Quarantine()
+            self.quarantine = Quarantine(data / "quarantine", self.keyring, kept.keep, kept.limit)
+            self.quarantine.adopt(data / "dead-letters")
+            self.applier = Applier(self.spool, self.facts, self.ledger, self.keyring, quarantine=self.quarantine)
             opened.callback(self.applier.close)
             self._opened = opened.pop_all()
 

@@ -92,6 +92,25 @@ class ShipMetrics:
             metric.remove(node)
 
 
+class QuarantineMetrics:
+    """The metrics of what could not be read; an item holds one thing, or some that were wrong in the same way."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, told: str) -> Gauge:
+            return Gauge(f"{PREFIX}_quarantine_{name}", told, registry=registry)
+
+        self.items = gauge("items", "Items in the quarantine.")
+        self.things = gauge("things", "Lines, messages and frames in all items of the quarantine.")
+        self.bytes = gauge("bytes", "Bytes of the quarantine on disk.")
+        self.oldest = gauge("oldest_seconds", "Age of the oldest item in the quarantine; NaN where there is none.")
+        self.dropped = Counter(
+            f"{PREFIX}_quarantine_dropped",
+            "Lines, messages and frames that are not kept, or not any more, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+
+
 class Telemetry:
     """The metrics of one service, in a registry of its own so that each test has one."""
 
@@ -154,8 +173,12 @@ class Telemetry:
         self.backed_up = Gauge(
             f"{PREFIX}_backup_timestamp_seconds", "When the last backup since the start was done.", registry=registry
         )
+        self.break_glass = Counter(
+            f"{PREFIX}_break_glass_sign_ins", "Times that a break-glass account was used.", registry=registry
+        )
         self.gate = GateMetrics(registry)
         self.ship = ShipMetrics(registry)
+        self.quarantine = QuarantineMetrics(registry)
         self._reached: dict[Counter, float] = {}
 
     def reach(self, counter: Counter, total: float) -> None:

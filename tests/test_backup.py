@@ -28,7 +28,7 @@ from monitor.manifest import Job
 from monitor.restore import restore
 from tests.servers import stored
 from tests.servers.disks import disk
-from tests.servers.mailvane import Mailvane, mailvane, program, started
+from tests.servers.mailvane import GRANTED, Mailvane, mailvane, program, started
 from tests.servers.teller import events, exact, settled, tell
 from tests.waiting import answers, free_port, until
 
@@ -112,11 +112,14 @@ def test_lines_that_could_not_be_read_are_in_no_backup(store: Path, tmp_path: Pa
         progress = Progress("http", "n", datetime(2026, 11, 24, tzinfo=UTC))
         lines = encode_lines(keyring.seal(b'{"recipient": "jo.bloggs@example.com"}'), 1, 40, progress)
     rows = encode(ROWS.empty_table(), progress)
-    for name, content in {"1.frame": lines, "2.frame": rows, "3.frame": b"?" * 40, "4-5-2026-11.arrow": rows}.items():
+    older = b"\xff\xff\xff\xff rows as earlier releases kept them"
+    for name, content in {"1.frame": lines, "2.frame": rows, "3.frame": b"?" * 40, "4-5-2026-11.arrow": older}.items():
         (dead / name).write_bytes(content)
     done("backup", tmp_path / "backups", "--data", data)
     kept = newest(tmp_path / "backups") / "dead-letters"
-    assert sorted(path.name for path in kept.iterdir()) == ["2.frame", "4-5-2026-11.arrow"]
+    assert {path.read_bytes() for path in kept.iterdir()} == {rows, older}
+    assert sorted(path.suffix for path in kept.iterdir()) == [".arrow", ".frame"]
+    assert not dead.exists()  # the quarantine has taken them over
 
 
 def test_counts_are_restored_where_raw_events_are_gone(store: Path, tmp_path: Path):
@@ -185,7 +188,7 @@ def beside(folder: Path, data: Path) -> tuple[Path, int]:
     """A configuration of another service, on that data."""
     port, gate = free_port(), free_port()
     config = folder / "other.toml"
-    config.write_text(f'[service]\ndata = "{data}"\nlisten = "127.0.0.1:{port}"\ngate = "127.0.0.1:{gate}"\n')
+    config.write_text(f'[service]\ndata = "{data}"\nlisten = "127.0.0.1:{port}"\ngate = "127.0.0.1:{gate}"\n{GRANTED}')
     return config, port
 
 

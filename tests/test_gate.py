@@ -357,7 +357,7 @@ def test_a_reader_that_does_not_read_is_let_go(server: GateServer, monkeypatch: 
     with closing(slow):
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.connect(("127.0.0.1", server.port))
-        slow.sendall(b"GET /v1/leases HTTP/1.1\r\nHost: x\r\n\r\n")
+        slow.sendall(b"GET /v1/leases HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         until(lambda: refused._value.get() >= 1, "the slow reader to be let go", 20)
     assert len(get(server, "/v1/leases")[1]["leases"]) == 4000
 

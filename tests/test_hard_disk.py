@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.disks import disk, read_only
-from tests.servers.mailvane import Mailvane, mailvane, program, started
+from tests.servers.mailvane import GRANTED, Mailvane, mailvane, program, started
 from tests.servers.teller import events, exact, settled, tell
 from tests.waiting import free_port, until
 
@@ -73,7 +73,7 @@ def configured(folder: Path, data: Path) -> Path:
     """A configuration of its own, with ports of its own."""
     path = folder / "other.toml"
     lines = (f'data = "{data}"', f'listen = "127.0.0.1:{free_port()}"', f'gate = "127.0.0.1:{free_port()}"')
-    path.write_text("\n".join(("[service]", *lines)), "utf-8")
+    path.write_text("\n".join(("[service]", *lines, GRANTED)), "utf-8")
     return path
 
 

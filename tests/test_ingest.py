@@ -330,7 +330,7 @@ def test_where_the_spool_is_full_nothing_is_dropped_in_silence(tmp_path: Path):
 
 def test_when_too_many_are_being_taken_the_next_is_told_when_to_come_again(service: Mailvane):
     place = urlsplit(service.url)
-    head = b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx"
+    head = b"POST /v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\nx"
     with ExitStack() as open_ones:
         for _ in range(AT_ONCE):
             stuck = open_ones.enter_context(socket.create_connection((place.hostname, place.port), timeout=20))

@@ -12,7 +12,7 @@ import grimp
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("monitor", "collectors", "detectors", "alerts", "dashboards")
 # The composition roots; the command line and the simulator ask for their own pacing.
-MAY_ASK = ("monitor/service.py", "monitor/gate.py", "monitor/cli.py", "monitor/simulator/")
+MAY_ASK = ("monitor/service.py", "monitor/gate.py", "monitor/cli_kit.py", "monitor/simulator/")
 CLOCKS = {
     "datetime.datetime.now",
     "datetime.datetime.today",

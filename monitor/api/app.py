@@ -10,22 +10,31 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from monitor.api import batches, events, hand, handover, health, leases, look, refusals, search, series, worst
+from monitor.access.limits import Limits
+from monitor.api import (
+    batches,
+    doors,
+    events,
+    hand,
+    handover,
+    health,
+    keys,
+    leases,
+    leases_told,
+    look,
+    people,
+    quarantine,
+    refusals,
+    search,
+    series,
+    session,
+    worst,
+)
+from monitor.api.described import describe
+from monitor.api.guard import Guard
 from monitor.service import Core
 from monitor.telemetry import VERSION
-
-# The page holds no inline script or style, loads from here only, and may stand in nobody's frame.
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 
 
 def build(core: Core, *, demo: bool = False, closing: Callable[[], None] = lambda: None) -> FastAPI:
@@ -48,7 +57,7 @@ def build(core: Core, *, demo: bool = False, closing: Callable[[], None] = lambd
     app.include_router(hand.router(core))
     app.include_router(handover.router(core))
     app.include_router(look.router(core, demo=demo))
-    for question in (series, worst, search):
+    for question in (series, worst, search, session, people, keys, quarantine):
         app.include_router(question.router(core))
     app.include_router(health.router(core))
     page = Path(str(files("dashboards").joinpath("page")))
@@ -58,27 +67,19 @@ def build(core: Core, *, demo: bool = False, closing: Callable[[], None] = lambd
     async def now() -> FileResponse:
         return FileResponse(page / "index.html", headers={"Cache-Control": "no-cache"})
 
+    @app.get("/login", include_in_schema=False)
+    async def login() -> FileResponse:
+        return FileResponse(page / "login.html", headers={"Cache-Control": "no-cache"})
+
     refusals.add_to(app)
-    app.add_middleware(Headers)
+    describe(app, doors.CORE, leases_told.PATHS)
+    app.add_middleware(
+        Guard,
+        doors=doors.Doors(doors.CORE),
+        keeper=core.keeper,
+        limits=Limits(core.settings.access),
+        metrics=core.telemetry.gate,
+        note=core.noted,
+        https=core.settings.service.tls_cert is not None,
+    )
     return app
-
-
-class Headers:
-    """Adds the headers to each answer. Starlette's own wrapper would cost each question a task and a queue."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        # Modules of two versions must not meet in a browser.
-        more = {**HEADERS, "Cache-Control": "no-cache"} if scope["path"].startswith("/static/") else HEADERS
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(more)
-            await send(message)
-
-        await self._app(scope, receive, with_headers)

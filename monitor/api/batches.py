@@ -8,12 +8,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from monitor.api.access import unauthorized
 from monitor.api.events_told import refused
-from monitor.api.intake import Intake, Refused, drain, later
+from monitor.api.intake import Intake, Refused, later
 from monitor.api.shipped import Misshapen, Shipped
 from monitor.service import Core
-from monitor.ship_settings import is_loopback
 from monitor.spool import SpoolFull
 
 log = logging.getLogger(__name__)
@@ -22,7 +20,6 @@ _RETRY = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "All frames are on disk; `reached` names the last of each source."},
     400: refused("The body is no hello with its frames."),
-    401: refused("No valid bearer token; asked for unless the service listens on a loopback address only."),
     408: refused("The body did not arrive in time."),
     409: refused("The shipper's version or name does not fit this core.", headers=_RETRY),
     413: refused("The body is too large."),
@@ -40,15 +37,10 @@ def router(core: Core) -> APIRouter:
     """The route of the shippers."""
     api = APIRouter(tags=["tell"])
     shipped, intake = Shipped(core), Intake()
-    open_to_all = is_loopback(core.settings.service.listen[0])
 
     @api.post("/v1/batches", responses=RESPONSES, openapi_extra=TELLS)
     async def take(request: Request) -> Response:
         """Take what a shipper sends; 200 when all of it is on disk."""
-        if not open_to_all and (denied := unauthorized(core, request)):
-            core.telemetry.ship.refused.labels("token").inc()
-            await drain(request)
-            return denied
         try:
             async with intake.body(request) as body:
                 return await intake.run(_taken, core, shipped, body)

@@ -6,28 +6,40 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from monitor.caller import Right
+from monitor.caller import Caller, Right
 
 
 @dataclass(frozen=True, slots=True)
 class Door:
     """Of one route. ``right`` None: everybody may come in, since it shows nothing of what we know.
 
-    ``own``: a seller's key may come in, for the route answers of that seller's mail alone; else it is refused.
-    ``named``: never anonymous, whatever was granted. ``noted``: each use stands in the access log by itself, since it
-    changes something or shows a person's mail; of the others it says how often.
+    ``instead``: another right that does as well. ``own``: a seller's key may come in, for the route answers of that
+    seller's mail alone; else it is refused. ``named``: never anonymous, whatever was granted. ``noted``: each use
+    stands in the access log by itself, since it changes something or shows a person's mail; others are counted there.
     """
 
     right: Right | None
+    instead: Right | None = None
     own: bool = False
     named: bool = False
     noted: bool = False
+
+    def opens(self, caller: Caller) -> bool:
+        """Whether the caller has the right."""
+        return any(caller.may(right) for right in (self.right, self.instead) if right) or self.right is None
+
+    @property
+    def quick(self) -> bool:
+        """Whether senders ask here, before each mail."""
+        return Right.CHECK in (self.right, self.instead)
 
 
 _OPEN = Door(None, own=True)
 _READ = Door(Right.READ)
 _OWN = Door(Right.READ, own=True)
 _CHECK = Door(Right.CHECK, own=True)
+_LEASES = Door(Right.READ, Right.CHECK, own=True)
+_STREAM = Door(Right.READ, Right.CHECK)
 _INGEST = Door(Right.INGEST, own=True)
 _OPERATE = Door(Right.OPERATE, named=True, noted=True)
 _ADMIN = Door(Right.ADMIN, named=True, noted=True)
@@ -75,8 +87,8 @@ CORE: Mapping[tuple[str, str], Door] = {
     # the brake
     ("GET", "/v1/check"): _CHECK,
     ("POST", "/v1/check"): _CHECK,
-    ("GET", "/v1/leases"): _CHECK,
-    ("GET", "/v1/leases/stream"): Door(Right.CHECK),
+    ("GET", "/v1/leases"): _LEASES,
+    ("GET", "/v1/leases/stream"): _STREAM,
     ("GET", "/v1/actions"): _OWN,
     ("POST", "/v1/actions"): _OPERATE,
     ("GET", "/v1/approvals"): Door(Right.OPERATE, named=True),
@@ -96,8 +108,8 @@ GATE: Mapping[tuple[str, str], Door] = {
     ("GET", "/metrics"): Door(Right.METRICS),
     ("GET", "/v1/check"): _CHECK,
     ("POST", "/v1/check"): _CHECK,
-    ("GET", "/v1/leases"): _CHECK,
-    ("GET", "/v1/leases/stream"): Door(Right.CHECK),
+    ("GET", "/v1/leases"): _LEASES,
+    ("GET", "/v1/leases/stream"): _STREAM,
 }
 
 

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from monitor.api import leases
+from monitor.api.access import caller_of
 from monitor.api.check import Check
 from monitor.gate import Gate
 from monitor.telemetry import GateMetrics
@@ -30,13 +31,15 @@ def build(gate: Gate, metrics: GateMetrics, errors: Mapping[str, str], lifespan:
     async def alive(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
-    async def ready(_request: Request) -> Response:
+    async def ready(request: Request) -> Response:
         wrong = {f"actuator.{name}": why for name, why in errors.items()}
         if gate.read_at is None:
             wrong["ledger"] = "was not read yet: nothing is held"
         elif gate.now - gate.read_at > STALE:
             wrong["ledger"] = f"was last read at {gate.read_at:%H:%M:%S} UTC: leases go on to their ends"
-        said: dict[str, Any] = {"status": "degraded" if wrong else "ready", "errors": wrong}
+        said: dict[str, Any] = {"status": "degraded" if wrong else "ready"}
+        if caller_of(request).sees_all:
+            said["errors"] = wrong
         return JSONResponse(said, status_code=503 if wrong else 200)
 
     async def measured(_request: Request) -> Response:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from monitor.api.access import caller_of
 from monitor.model import Grade
 from monitor.ports import Collector
+from monitor.quarantine import REASONS
 from monitor.service import Core
 
 
@@ -22,11 +24,12 @@ def router(core: Core) -> APIRouter:
         return {"status": "ok"}
 
     @api.get("/readyz")
-    def ready(response: Response) -> Any:
-        """Whether all parts work; 503 with what does not."""
+    def ready(request: Request, response: Response) -> Any:
+        """Whether all parts work; 503 with what does not, for those who may read it."""
         errors = dict(core.health.errors)
         response.status_code = 503 if errors else 200
-        return {"status": "degraded" if errors else "ready", "errors": errors}
+        told: dict[str, Any] = {"status": "degraded" if errors else "ready"}
+        return {**told, "errors": errors} if caller_of(request).sees_all else told
 
     @api.get("/metrics")
     def metrics() -> Response:
@@ -59,4 +62,16 @@ def _measure(core: Core) -> None:
         for grade in (Grade.ALERT, Grade.PAUSE):
             count = sum(1 for one in known["open"] if one.rule == rule.name and one.grade is grade)
             telemetry.incidents.labels(rule.name, str(grade)).set(count)
+    _measure_quarantine(core)
     telemetry.gate.measure(known["held"], core.gate.read_at)
+
+
+def _measure_quarantine(core: Core) -> None:
+    kept, metrics = core.stores.quarantine, core.telemetry.quarantine
+    stand = kept.stand()
+    metrics.items.set(stand.items)
+    metrics.things.set(stand.things)
+    metrics.bytes.set(stand.bytes)
+    metrics.oldest.set((core.clock() - stand.oldest).total_seconds() if stand.oldest else float("nan"))
+    for reason in REASONS:
+        core.telemetry.reach(metrics.dropped.labels(reason), kept.dropped[reason])

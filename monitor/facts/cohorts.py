@@ -13,7 +13,7 @@ import numpy.typing as npt
 from monitor.facts.grains import HOUR_LABELS, LAG_EDGES
 from monitor.facts.grouped import ANY, ints, owned, part, scopes, select, summed, within
 from monitor.facts.measures import Measure
-from monitor.facts.store import Facts
+from monitor.facts.store import Reader
 from monitor.model import Scope
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Place(NamedTuple):
 
 
 def cohorts(
-    facts: Facts,
+    facts: Reader,
     what: Measure,
     by: Sequence[str],
     since: datetime,

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from monitor.facts.rows import NAME
-from monitor.facts.store import Facts
+from monitor.facts.store import Facts, Reader
 from monitor.model import LABELS, Scope, labels, named
 
 _ANY = Scope()
@@ -67,7 +67,7 @@ def append(facts: Facts, levels: Iterable[Level]) -> int:
     return len(told)
 
 
-def latest(facts: Facts, kind: str, now: datetime, *, name: str = "", where: Scope = _ANY) -> list[Level]:
+def latest(facts: Reader, kind: str, now: datetime, *, name: str = "", where: Scope = _ANY) -> list[Level]:
     """The newest reading up to ``now`` of each name, scope and source, within ``where``; all names where none is given.
 
     Ordered by name, then scope. One that was read long ago is still the newest: look at its ``at``.
@@ -83,7 +83,7 @@ def latest(facts: Facts, kind: str, now: datetime, *, name: str = "", where: Sco
 
 
 def history(
-    facts: Facts, kind: str, since: datetime, until: datetime, *, name: str = "", where: Scope = _ANY
+    facts: Reader, kind: str, since: datetime, until: datetime, *, name: str = "", where: Scope = _ANY
 ) -> list[Level]:
     """All readings in [since, until), oldest first, each as it was told last."""
     limits, values = _limits(kind, name, where)

@@ -14,7 +14,7 @@ from monitor.core.rules import Rule
 from monitor.facts.grouped import ANY, Part, identity, ints, owned, seconds, select, stepped
 from monitor.facts.measures import Measure, of_rule, rows, sums
 from monitor.facts.rated import largest
-from monitor.facts.store import Facts
+from monitor.facts.store import Reader
 from monitor.model import Scope
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Lines:
 
 
 def lines(
-    facts: Facts,
+    facts: Reader,
     what: Measure,
     by: Sequence[str],
     since: datetime,
@@ -75,7 +75,7 @@ def lines(
 
 
 def rule_lines(
-    facts: Facts, rule: Rule, since: datetime, until: datetime, step: timedelta, where: Scope = ANY, *, most: int = 12
+    facts: Reader, rule: Rule, since: datetime, until: datetime, step: timedelta, where: Scope = ANY, *, most: int = 12
 ) -> Lines:
     """What a rule watches, over time."""
     return lines(facts, of_rule(rule), rule.by, since, until, step, where, most=most)
@@ -85,7 +85,7 @@ def rule_lines(
 class _Steps:
     """A measure by steps of ``size`` seconds from ``since``."""
 
-    facts: Facts
+    facts: Reader
     what: Measure
     time: str
     since: int

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from monitor.facts.grains import COUNTERS, GRAINS, HOUR_LABELS, MINUTE_LABELS
 from monitor.facts.grouped import ANY, counters, ints, owned, part, scopes, seconds, select, stepped, within
-from monitor.facts.store import Facts
+from monitor.facts.store import Facts, Reader
 from monitor.model import Kind, Scope
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Series:
 
 
 def counts(
-    facts: Facts,
+    facts: Reader,
     by: Sequence[str],
     since: datetime,
     until: datetime,
@@ -81,7 +81,7 @@ def counts(
 
 
 def cohort_counts(
-    facts: Facts,
+    facts: Reader,
     by: Sequence[str],
     since: datetime,
     until: datetime,
@@ -108,7 +108,7 @@ def cohort_counts(
 
 
 def series(
-    facts: Facts, by: Sequence[str], since: datetime, until: datetime, step: timedelta, where: Scope = ANY
+    facts: Reader, by: Sequence[str], since: datetime, until: datetime, step: timedelta, where: Scope = ANY
 ) -> list[Series]:
     """Outcomes by steps of whole minutes from ``since``, one series a scope.
 

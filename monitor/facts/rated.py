@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from monitor.facts.grouped import ANY, Part, ints, owned, scopes, select
 from monitor.facts.measures import Measure, rows, sums
-from monitor.facts.store import Facts
+from monitor.facts.store import Reader
 from monitor.model import LABELS, Scope
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Place(NamedTuple):
 
 
 def rates(
-    facts: Facts, what: Measure, by: Sequence[str], since: datetime, until: datetime, where: Scope = ANY
+    facts: Reader, what: Measure, by: Sequence[str], since: datetime, until: datetime, where: Scope = ANY
 ) -> Rated:
     """Every scope that has mail in [since, until), in no order; by no label: the one that ``where`` is."""
     names = owned(by)
@@ -55,7 +55,7 @@ def rates(
 
 
 def top(
-    facts: Facts,
+    facts: Reader,
     what: Measure,
     by: Sequence[str],
     since: datetime,
@@ -85,20 +85,20 @@ def top(
 
 
 def leaves(
-    facts: Facts, what: Measure, since: datetime, until: datetime, where: Scope = ANY, *, most: int = 100_000
+    facts: Reader, what: Measure, since: datetime, until: datetime, where: Scope = ANY, *, most: int = 100_000
 ) -> Rated:
     """What lies within ``where``, told apart by all nine labels, most above the line first: to look for a cause in."""
     found, _ = rows(what, LABELS, since, until, where)
     return asked(facts, what, LABELS, found, order="above DESC, below DESC, id", most=most)
 
 
-def largest(facts: Facts, what: Measure, names: Sequence[str], of: Part, most: int) -> Rated:
+def largest(facts: Reader, what: Measure, names: Sequence[str], of: Part, most: int) -> Rated:
     """The scopes with most mail first."""
     return asked(facts, what, names, of, order=f"{'below' if what.below else 'above'} DESC, id", most=most)
 
 
 def asked(
-    facts: Facts,
+    facts: Reader,
     what: Measure,
     names: Sequence[str],
     of: Part,

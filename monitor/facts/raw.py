@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from monitor.facts.grouped import ANY
-from monitor.facts.store import Facts
+from monitor.facts.store import Reader
 from monitor.model import LABELS, Kind, Scope, named
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -65,7 +65,7 @@ class Place(NamedTuple):
 
 
 def replies(
-    facts: Facts,
+    facts: Reader,
     since: datetime,
     until: datetime,
     where: Scope = ANY,
@@ -106,7 +106,7 @@ def replies(
 
 
 def history(
-    facts: Facts,
+    facts: Reader,
     since: datetime,
     until: datetime,
     *,

@@ -14,8 +14,10 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import clickhouse_connect
 import numpy.typing as npt
@@ -25,7 +27,7 @@ from clickhouse_connect.driver.exceptions import Error
 
 from monitor.dsn import Embedded, Server, parse
 from monitor.errors import UserError
-from monitor.facts import limits
+from monitor.facts import limits, own
 from monitor.facts.cluster import Nodes
 from monitor.facts.directory import in_use, prepared, raise_descriptor_limit
 from monitor.facts.errors import DirectoryInUse, FactsBusy, FactsError
@@ -35,6 +37,18 @@ _OF_THE_MOMENT = frozenset({limits.OUT_OF_MEMORY, limits.DISK_FULL, limits.TOO_M
 _URL = re.compile(r"( with url): \S+")  # parameters stand in it
 # What it logs it raises too, and whoever catches that tells it once.
 logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+
+
+class Reader(Protocol):
+    """Who answers questions: the whole store, or the part of it that is one tenant's."""
+
+    def query(self, sql: str, **parameters: Any) -> pa.Table:
+        """See ``Facts.query``."""
+        ...
+
+    def stream(self, sql: str, **parameters: Any) -> Generator[npt.NDArray[Any]]:
+        """See ``Facts.stream``."""
+        ...
 
 
 class Facts:
@@ -80,8 +94,11 @@ class Facts:
             FactsError: the engine refused, or the answer is too large.
             FactsBusy: no reader came free in time.
         """
+        return self._query({}, sql, parameters)
+
+    def _query(self, settings: Mapping[str, Any], sql: str, parameters: Mapping[str, Any]) -> pa.Table:
         with self._reader() as client:
-            return client.query_arrow(sql, parameters=parameters or None)
+            return client.query_arrow(sql, parameters=dict(parameters) or None, settings=dict(settings) or None)
 
     def stream(self, sql: str, **parameters: Any) -> Generator[npt.NDArray[Any]]:
         """The one column of an answer of any length, in pieces; holds a reader until it is read to its end or closed.
@@ -90,13 +107,28 @@ class Facts:
             FactsError: the engine refused, at any piece.
             FactsBusy: no reader came free in time.
         """
+        return self._stream({}, sql, parameters)
+
+    def _stream(
+        self, settings: Mapping[str, Any], sql: str, parameters: Mapping[str, Any]
+    ) -> Generator[npt.NDArray[Any]]:
         # Not as Arrow: the client would hold that answer whole before its first piece.
+        unbound = {**limits.UNBOUND, **settings}
         with (
             self._reader() as client,
-            client.query_np_stream(sql, parameters=parameters or None, settings=limits.UNBOUND) as pieces,
+            client.query_np_stream(sql, parameters=dict(parameters) or None, settings=unbound) as pieces,
         ):
             for piece in pieces:
                 yield piece.reshape(-1)
+
+    def of(self, tenant: str) -> Own:
+        """The mail of one tenant: whatever is asked there, no row of another's counts.
+
+        Raises:
+            ValueError: no tenant is named.
+        """
+        settings = own.settings(tenant, self.nodes)
+        return Own(tenant, partial(self._query, settings), partial(self._stream, settings))
 
     def append(self, table: str, rows: pa.Table, token: str, *, tries: int = 5) -> None:
         """Insert one block; the same ``token`` again with the same rows changes nothing, and heals half an insert.
@@ -232,6 +264,23 @@ class Facts:
         """End our queries: closing a handle would wait for its own."""
         with _told(), contextlib.closing(self._open({})) as killer:
             killer.command(self.nodes.cancel(), parameters={"mark": self._mark}, settings={"log_comment": "mailvane"})
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """One tenant's part of the facts (``Facts.of``); it answers as the whole would that held nothing else."""
+
+    tenant: str
+    _query: Callable[[str, Mapping[str, Any]], pa.Table]
+    _stream: Callable[[str, Mapping[str, Any]], Generator[npt.NDArray[Any]]]
+
+    def query(self, sql: str, **parameters: Any) -> pa.Table:
+        """See ``Facts.query``."""
+        return self._query(sql, parameters)
+
+    def stream(self, sql: str, **parameters: Any) -> Generator[npt.NDArray[Any]]:
+        """See ``Facts.stream``."""
+        return self._stream(sql, parameters)
 
 
 @contextlib.contextmanager

@@ -23,12 +23,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 
+from monitor.ledger import chain
 from monitor.ledger.columns import Stamp, metadata
 from monitor.model import Action, Deed, Scope, named
 
 _GRANTING = tuple(str(deed) for deed in (Deed.PAUSE, Deed.THROTTLE, Deed.REROUTE, Deed.ALLOW))
 
-_actions = Table(
+log = Table(
     "actions",
     metadata,
     # SQLite: AUTOINCREMENT never gives a number twice, so what a reader has seen stays seen.
@@ -65,58 +66,63 @@ def append(conn: Connection, action: Action) -> Action | None:
         "lease": action.lease,
         "evidence": dict(action.evidence),
     }
-    done = conn.execute(insert(_actions).values(values).on_conflict_do_nothing(index_elements=["id"]))
+    done = conn.execute(insert(log).values(values).on_conflict_do_nothing(index_elements=["id"]))
     if not done.rowcount:
         return None
-    return _one(conn, select(_actions).where(_actions.c.id == action.id))
+    written = _one(conn, select(log).where(log.c.id == action.id))
+    if written:
+        chain.extend(conn, log, written.seq)
+    return written
 
 
 def in_force(conn: Connection, now: datetime) -> tuple[Action, ...]:
     """The entries from which the leases at ``now`` follow: granted until later, and what resumed those."""
-    live = select(_actions).where(_actions.c.until > now)
-    ids = select(_actions.c.id).where(_actions.c.until > now)
-    ends = select(_actions).where((_actions.c.deed == Deed.RESUME) & _actions.c.lease.in_(ids))
+    live = select(log).where(log.c.until > now)
+    ids = select(log.c.id).where(log.c.until > now)
+    ends = select(log).where((log.c.deed == Deed.RESUME) & log.c.lease.in_(ids))
     found = {action.seq: action for action in (*_all(conn, live), *_all(conn, ends))}
     return tuple(found[seq] for seq in sorted(found))
 
 
 def last(conn: Connection) -> int:
     """The newest ``seq``; 0 in an empty log."""
-    return int(conn.execute(select(func.coalesce(func.max(_actions.c.seq), 0))).scalar_one())
+    return int(conn.execute(select(func.coalesce(func.max(log.c.seq), 0))).scalar_one())
 
 
 def after(conn: Connection, seq: int) -> tuple[Action, ...]:
     """The entries after ``seq``, oldest first."""
-    return _all(conn, select(_actions).where(_actions.c.seq > seq).order_by(_actions.c.seq))
+    return _all(conn, select(log).where(log.c.seq > seq).order_by(log.c.seq))
 
 
 def generation_parts(conn: Connection, now: datetime) -> tuple[int, int]:
     """(entries so far, leases granted so far whose time is over or that were resumed): see ``leases.generation``."""
-    begun = _actions.c.at <= now
-    entries = conn.execute(select(func.count()).select_from(_actions).where(begun)).scalar_one()
-    resumed = select(_actions.c.lease).where(begun & (_actions.c.deed == Deed.RESUME))
+    begun = log.c.at <= now
+    entries = conn.execute(select(func.count()).select_from(log).where(begun)).scalar_one()
+    resumed = select(log.c.lease).where(begun & (log.c.deed == Deed.RESUME))
     over = conn.execute(
         select(func.count())
-        .select_from(_actions)
-        .where(begun & _actions.c.deed.in_(_GRANTING) & or_(_actions.c.until <= now, _actions.c.id.in_(resumed)))
+        .select_from(log)
+        .where(begun & log.c.deed.in_(_GRANTING) & or_(log.c.until <= now, log.c.id.in_(resumed)))
     ).scalar_one()
     return int(entries), int(over)
 
 
 def since(conn: Connection, at: datetime) -> tuple[Action, ...]:
     """All entries after ``at``, oldest first."""
-    return _all(conn, select(_actions).where(_actions.c.at > at).order_by(_actions.c.seq))
+    return _all(conn, select(log).where(log.c.at > at).order_by(log.c.seq))
 
 
-def newest(conn: Connection, limit: int, before: int = 0) -> tuple[Action, ...]:
-    """The newest entries first; ``before`` a ``seq`` for the next page."""
-    page = select(_actions).order_by(_actions.c.seq.desc()).limit(limit)
-    return _all(conn, page.where(_actions.c.seq < before) if before else page)
+def newest(conn: Connection, limit: int, before: int = 0, *, tenant: str = "") -> tuple[Action, ...]:
+    """The newest entries first; ``before`` a ``seq`` for the next page; ``tenant``: only those whose scope names it."""
+    page = select(log).order_by(log.c.seq.desc()).limit(limit)
+    if tenant:
+        page = page.where(log.c.scope["tenant"].as_string() == tenant)
+    return _all(conn, page.where(log.c.seq < before) if before else page)
 
 
 def of_incidents(conn: Connection, ids: Sequence[int]) -> dict[int, tuple[Action, ...]]:
     """The entries of each of these incidents, oldest first, with those that resumed its leases."""
-    own = _all(conn, select(_actions).where(_actions.c.incident.in_(ids)).order_by(_actions.c.seq))
+    own = _all(conn, select(log).where(log.c.incident.in_(ids)).order_by(log.c.seq))
     found: dict[int, list[Action]] = {number: [] for number in ids}
     for action in own:
         found[action.incident].append(action)
@@ -125,8 +131,8 @@ def of_incidents(conn: Connection, ids: Sequence[int]) -> dict[int, tuple[Action
 
 def pauses_since(conn: Connection, at: datetime) -> tuple[Action, ...]:
     """The pauses that were in force at some moment after ``at``."""
-    chosen = (_actions.c.deed == Deed.PAUSE) & (_actions.c.until > at)
-    return _all(conn, select(_actions).where(chosen).order_by(_actions.c.seq))
+    chosen = (log.c.deed == Deed.PAUSE) & (log.c.until > at)
+    return _all(conn, select(log).where(chosen).order_by(log.c.seq))
 
 
 def _all(conn: Connection, query: Select[Any]) -> tuple[Action, ...]:

@@ -10,10 +10,21 @@ from urllib.parse import quote
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from monitor.ledger import actions, incidents, journal, notices, providers
+from monitor.ledger import access_log, actions, chain, incidents, journal, keys, notices, people, providers, sessions
 from monitor.ledger.columns import metadata
 
-TABLES = (actions, incidents, journal, notices, providers)  # imported, they have entered `metadata`
+TABLES = (
+    access_log,
+    actions,
+    chain,
+    incidents,
+    journal,
+    keys,
+    notices,
+    people,
+    providers,
+    sessions,
+)  # imported, they have entered `metadata`
 
 
 def open_ledger(path: Path, *, reads: bool = False) -> Engine:
@@ -35,6 +46,9 @@ def open_ledger(path: Path, *, reads: bool = False) -> Engine:
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     metadata.create_all(engine)
+    with engine.begin() as conn:
+        for log in (actions.log, access_log.access):
+            chain.begin(conn, log)
     path.chmod(0o600)
     return engine
 

@@ -84,11 +84,15 @@ def recent(conn: Connection, resolved_after: datetime) -> tuple[Incident, ...]:
     return _all(conn, select(_incidents).where(chosen).order_by(_incidents.c.id))
 
 
-def newest(conn: Connection, limit: int, before: int = 0, *, only_open: bool = False) -> tuple[Incident, ...]:
-    """The newest first; ``before`` an id for the next page."""
+def newest(
+    conn: Connection, limit: int, before: int = 0, *, only_open: bool = False, tenant: str = ""
+) -> tuple[Incident, ...]:
+    """The newest first; ``before`` an id for the next page; ``tenant``: only those whose scope names it."""
     page = select(_incidents).order_by(_incidents.c.id.desc()).limit(limit)
     if only_open:
         page = page.where(_incidents.c.resolved_at.is_(None))
+    if tenant:
+        page = page.where(_incidents.c.scope["tenant"].as_string() == tenant)
     return _all(conn, page.where(_incidents.c.id < before) if before else page)
 
 

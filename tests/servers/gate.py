@@ -13,14 +13,18 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 
 from monitor import gate_process, serving
+from monitor.access.keys import Keys
 from monitor.gate import Gate
 from monitor.ledger import actions
 from monitor.ledger.db import open_ledger
 from monitor.model import Action
 from monitor.ports import Actuator
+from monitor.settings import Access, GateSettings
 from monitor.telemetry import GateMetrics
 from tests.builders import NOW
 from tests.waiting import until
+
+OPEN = Access(anonymous=frozenset({"read", "metrics", "check"}))
 
 
 @dataclass
@@ -70,7 +74,10 @@ def gate_server(
     gate = Gate(looks, clock)
     gate.refresh()
     listener = serving.bind("127.0.0.1", 0)
-    server = serving.server(gate_process.application(gate, metrics, actuators or {}), gate, metrics)
+    app = gate_process.application(gate, metrics, actuators or {})
+    server = serving.server(
+        gate_process.guarded(app, GateSettings("test", access=OPEN), Keys(ledger), metrics), gate, metrics
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="gate")
     thread.start()
     try:

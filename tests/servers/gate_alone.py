@@ -23,7 +23,7 @@ from sqlalchemy import Engine
 from monitor import hand
 from monitor.ledger.db import open_ledger
 from monitor.model import Deed
-from tests.servers.mailvane import program
+from tests.servers.mailvane import GRANTED, program
 from tests.waiting import free_port, until
 
 
@@ -52,7 +52,8 @@ class GateAlone:
         tier = "".join(f'{name} = "127.0.0.1:{port}"\n' for name, port in self.ports.items())
         config.write_text(
             f'[service]\ndata = "{self.folder}"\ngate = "127.0.0.1:{self.port}"\n'
-            + (f'[actuator.mta]\nkind = "postfix"\n{tier}' if tier else ""),
+            + (f'[actuator.mta]\nkind = "postfix"\n{tier}' if tier else "")
+            + GRANTED,
             "utf-8",
         )
         with (self.folder / "gate.log").open("ab") as out:

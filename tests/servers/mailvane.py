@@ -26,6 +26,10 @@ from urllib.parse import urlencode
 from tests.waiting import free_port, until
 
 
+# What tests ask without a key, where they are not about keys.
+GRANTED = '\n[access]\nanonymous = ["read", "metrics", "check", "ingest"]\n'
+
+
 @dataclass
 class Mailvane:
     """A running service and its command line."""
@@ -164,7 +168,7 @@ def mailvane(folder: Path, tables: str) -> Iterator[Mailvane]:
     config = folder / "mailvane.toml"
     config.write_text(
         f'[service]\ndata = "{folder / "data"}"\nlisten = "127.0.0.1:{port}"\ngate = "127.0.0.1:{gate}"\n'
-        f'cycle = "0.2s"\n{tables}',
+        f'cycle = "0.2s"\n{tables}{"" if "[access]" in tables else GRANTED}',
         "utf-8",
     )
     service = started(config, port)

@@ -1,0 +1,1 @@
+"""Who may do what: keys, people, and the one who stands at the door."""
