@@ -78,7 +78,8 @@ class Parser:
     ) -> None:
         self.last = last
         self._lines = Lines(skipping=skipping)
-        self._find = grammar(users=users, headers=headers).findall
+        self._grammar = grammar(users=users, headers=headers)
+        self._find = self._grammar.findall
         self._stamps, self._labels, self._relays = stamps, labels, relays
         self._program_of, self._relay_of = programs.of, relays.of
         self._joins = joins
@@ -304,21 +305,27 @@ class Parser:
         self._rejected.append(Rejected(why, self._where, scrub(sample.rstrip(), _SAMPLE)))
 
     def _add_raw(self, whole: bytes, text: str) -> None:
-        """Find the lines that were refused again: a match tells not where it stood, since few are ever asked."""
-        start, lines = 0, list[bytes]()
+        """Find the lines that were refused: a match tells not where it stood, since few are ever asked."""
+        end, lines = 0, list[bytes]()
         for place, hit in self._unfound:
-            parts = [part.rstrip("\n") for part in hit]
-            telling = max(parts, key=len)
-            while (found := text.find(telling, start)) >= 0:
+            telling = max(hit, key=len).rstrip("\n")
+            while (found := text.find(telling, end)) >= 0:
                 begin, end = text.rfind("\n", 0, found) + 1, text.find("\n", found)
-                start = len(text) if end < 0 else end
-                line = text[begin:start]
-                if all(part in line for part in parts):
-                    if "\ufffd" in line:  # the text does not have its bytes
-                        lines = lines or whole.split(b"\n")
-                        raw = lines[text.count("\n", 0, begin)].rstrip(b"\r")
-                    else:
-                        raw = line.encode()
-                    self._rejected[place] = replace(self._rejected[place], raw=raw)
-                    break
+                end = len(text) if end < 0 else end
+                line = text[begin:end]
+                if not self._is(line, hit):
+                    continue
+                if "\ufffd" in line:  # the text does not have its bytes
+                    lines = lines or whole.split(b"\n")
+                    raw = lines[text.count("\n", 0, begin)].removesuffix(b"\r")
+                else:
+                    raw = line.encode()
+                self._rejected[place] = replace(self._rejected[place], raw=raw)
+                break
         self._unfound.clear()
+
+    def _is(self, line: str, hit: Hit) -> bool:
+        found = self._grammar.match(line + "\n")
+        return found is not None and [part.rstrip("\n") for part in found.groups("")] == [
+            part.rstrip("\n") for part in hit
+        ]

@@ -26,6 +26,7 @@ from monitor.files import sync_folder
 from monitor.ledger import journal
 from monitor.manifest import DEAD_LETTERS, KEYRING, LEDGER, File, Job, Manifest, Part, Step
 from monitor.parquet import Sink
+from monitor.quarantine import OURS, ROWS, Quarantine
 from monitor.stores import Stores
 from monitor.telemetry import VERSION
 
@@ -133,18 +134,27 @@ def _frozen(stores: Stores, data: Path, draft: Path, frozen: Frozen, *, keyring:
             source.backup(target)
         if keyring:
             shutil.copyfile(data / KEYRING, _new(draft / KEYRING))
-        for path in filter(_tells_nobody, sorted((data / DEAD_LETTERS).glob("[!.]*"))):
+        for name, content in _dead_letters(stores.quarantine):
             (draft / DEAD_LETTERS).mkdir(exist_ok=True, mode=0o700)
-            shutil.copyfile(path, _new(draft / DEAD_LETTERS / path.name))
+            _new(draft / DEAD_LETTERS / name).write_bytes(content)
     return position, round(monotonic() - began, 3)
 
 
-def _tells_nobody(dead: Path) -> bool:
-    """Whether a dead letter is rows: a frame of lines has addresses in it, sealed with the keyring that lies beside."""
-    if dead.suffix != ".frame":
-        return True
+def _dead_letters(quarantine: Quarantine) -> Iterator[tuple[str, bytes]]:
+    """What the store refused and tells nobody, of all that is in the quarantine: the rest holds people's addresses."""
+    for item in quarantine.every():
+        if item.kind in OURS:  # of one that is damaged no kind is known
+            content = quarantine.open(item.id)
+            if item.kind == ROWS:
+                yield f"{item.id}.arrow", content
+            elif _is_rows(content):
+                yield f"{item.id}.frame", content
+
+
+def _is_rows(frame: bytes) -> bool:
+    """Whether a frame is rows: one of lines has addresses in it, sealed with the keyring that lies beside."""
     try:
-        return decode(dead.read_bytes()).rows is not None
+        return decode(frame).rows is not None
     except ValueError:  # nobody knows what is in it
         return False
 

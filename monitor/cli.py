@@ -60,6 +60,7 @@ def run(config: Path | None, only: str | None) -> None:
 def check(config: Path | None) -> None:
     """Check the configuration, and say what would run."""
     from monitor import reach
+    from monitor.access.summary import summary
     from monitor.core.policy import span
 
     settings = kit.configured(config)
@@ -78,7 +79,7 @@ def check(config: Path | None) -> None:
         click.echo(f"  rule {rule.name}: {rule.rate} by {by} over {over}, pauses {rule.pauses}")
     if not settings.collectors:
         click.echo("  no collector is configured: only events told over HTTP will be seen")
-    for line in reach.ways(settings):
+    for line in (*reach.ways(settings), *summary(settings, kit.now())):
         click.echo(f"  {line}")
     for line in reach.warnings(settings):
         click.echo(f"  warning: {line}")
@@ -360,7 +361,7 @@ def _faults(code: int) -> Iterator[None]:
 
 for _command in cli_data.commands(kit.configured, kit.worded, kit.now):
     cli.add_command(_command)
-for _group in (cli_keys.keys, cli_people.people, cli_audit.audit):
+for _group in (cli_keys.keys, cli_people.people, cli_audit.audit, cli_quarantine.quarantine):
     cli.add_command(_group)
 
 if __name__ == "__main__":

@@ -191,11 +191,19 @@ def _plugins(
 def _section(
     model: type[S], tables: Mapping[str, Any], name: str, env: Mapping[str, str], problems: list[Problem]
 ) -> S | None:
-    table = tables.get(name, {})
-    if isinstance(table, Mapping):
-        table = dict(table)
-        _fill_secrets(model.secrets, table, name, env, problems)
-    return _plain(model, table, name, problems)
+    return _plain(model, _with_secrets(model, tables.get(name, {}), name, env, problems), name, problems)
+
+
+def _with_secrets(
+    model: type[Section], table: object, path: str, env: Mapping[str, str], problems: list[Problem]
+) -> object:
+    if not isinstance(table, Mapping):
+        return table
+    filled = dict(table)
+    _fill_secrets(model.secrets, filled, path, env, problems)
+    for name in model.parts.keys() & filled.keys():
+        filled[name] = _with_secrets(model.parts[name], filled[name], f"{path}.{name}", env, problems)
+    return filled
 
 
 def _plain(model: type[M], table: object, path: str, problems: list[Problem]) -> M | None:
@@ -205,10 +213,16 @@ def _plain(model: type[M], table: object, path: str, problems: list[Problem]) ->
     try:
         return model(**table)
     except ValidationError as error:
-        secrets = getattr(model, "secrets", ())  # which stand in a file of their own
-        fields = [f"{name}_file" if name in secrets else name for name in model.model_fields]
-        problems.extend(_explain(error, path, fields))
+        problems.extend(_explain(error, path, model))
         return None
+
+
+def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """The keys of the table in which a mistake stands; a secret stands in a file of its own."""
+    for part in loc[:-1]:
+        model = getattr(model, "parts", {}).get(part, model)
+    secrets = getattr(model, "secrets", ())
+    return [f"{name}_file" if name in secrets else name for name in model.model_fields]
 
 
 def _check_certificate(service: Service | None) -> Iterator[Problem]:
@@ -340,10 +354,10 @@ def _check_by(by: object, path: str) -> Iterator[Problem]:
         yield Problem(path, f"{owned[0]} without tenant", "add tenant: sellers choose these names")
 
 
-def _explain(error: ValidationError, path: str, fields: list[str]) -> Iterator[Problem]:
+def _explain(error: ValidationError, path: str, model: type[BaseModel]) -> Iterator[Problem]:
     for detail in error.errors(include_url=False, include_context=True):
         where = ".".join([path, *(str(part) for part in detail["loc"])])
-        yield Problem(where, *_words(detail, fields))
+        yield Problem(where, *_words(detail, _keys(model, detail["loc"])))
 
 
 def _words(detail: ErrorDetails, fields: list[str]) -> tuple[str, str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -68,9 +70,30 @@ def grant(
     pool: str = "",
     incident: int = 0,
 ) -> Action:
-    """Pause, throttle, reroute or allow a scope for a time; ``incident`` is the one it answers to, if any.
+    """Pause, throttle, reroute or allow a scope for a time, whoever else should agree (see ``four_eyes``).
 
-    ``share`` is the part of the mail that may pass a throttle, ``pool`` where a reroute leads.
+    The arguments are those of ``wanted``, and so are the errors.
+    """
+    return write(conn, wanted(deed, scope, span, who, why, now, share=share, pool=pool, incident=incident))
+
+
+def wanted(
+    deed: Deed,
+    scope: Scope,
+    span: timedelta,
+    who: str,
+    why: str,
+    now: datetime,
+    *,
+    share: float = 0.0,
+    pool: str = "",
+    incident: int = 0,
+    evidence: Mapping[str, Any] | None = None,
+) -> Action:
+    """The action by which a person pauses, throttles, reroutes or allows a scope for a time; not yet written.
+
+    ``share`` is the part of the mail that may pass a throttle, ``pool`` where a reroute leads, ``incident`` the one
+    that it answers to, if any.
 
     Raises:
         HandError: an empty scope, a time that is not positive or too long, no reason for a pause or throttle, no share
@@ -86,10 +109,10 @@ def grant(
         raise HandError("a throttle lets a share between 0 and 1 pass, such as 25%; to hold all mail, pause it")
     if deed is Deed.REROUTE and not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", pool):
         raise HandError("a reroute names the pool that the mail is to take, such as quarantine")
-    action = Action(
+    return Action(
         id=_new_id(now),
         at=now,
-        who=_person(who),
+        who=person(who),
         deed=deed,
         scope=scope,
         why=why.strip()[:500],
@@ -97,8 +120,8 @@ def grant(
         share=share if deed is Deed.THROTTLE else 0.0,
         pool=pool if deed is Deed.REROUTE else "",
         incident=incident,
+        evidence=evidence or {},
     )
-    return _written(conn, action)
 
 
 def resume(conn: Connection, lease: str, span: timedelta, who: str, why: str, now: datetime) -> tuple[Action, ...]:
@@ -116,21 +139,22 @@ def resume(conn: Connection, lease: str, span: timedelta, who: str, why: str, no
     ended = Action(
         id=_new_id(now),
         at=now,
-        who=_person(who),
+        who=person(who),
         deed=Deed.RESUME,
         scope=held[lease].scope,
         why=why.strip()[:500],
         lease=lease,
         incident=held[lease].incident,
     )
-    written = _written(conn, ended)
+    written = write(conn, ended)
     if held[lease].deed is Deed.ALLOW:
         return (written,)
     why = why or f"resumed {lease}"
     return written, grant(conn, Deed.ALLOW, held[lease].scope, span, who, why, now, incident=held[lease].incident)
 
 
-def _written(conn: Connection, action: Action) -> Action:
+def write(conn: Connection, action: Action) -> Action:
+    """Put an action of a person into the log, which brings it into force."""
     written = actions.append(conn, action)
     if written is None:
         raise RuntimeError(f"action {action.id} stands already")  # 64 random bits
@@ -141,6 +165,7 @@ def _new_id(now: datetime) -> str:
     return f"h{now:%y%m%d%H%M%S}-{secrets.token_hex(4)}"
 
 
-def _person(who: str) -> str:
+def person(who: str) -> str:
+    """How the log calls a person; never as it calls automation."""
     name = who.strip()[:100] or "somebody"
     return f"{name} (person)" if name.casefold() == "automation" else name

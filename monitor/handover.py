@@ -98,6 +98,16 @@ def there(
     Raises:
         UserError: it refused, failed or ended meanwhile.
     """
+    connection = connected(address, certificate)
+    return None if connection is None else _followed(connection, order, data, token)
+
+
+def connected(address: tuple[str, int], certificate: Path | None = None) -> http.client.HTTPConnection | None:
+    """A connection to the service that listens on ``address``, as ``there`` has it; None where nobody listens.
+
+    Raises:
+        UserError: it can't be reached.
+    """
     connection = _connection(_near(address[0]), address[1], certificate)
     try:
         connection.connect()
@@ -110,7 +120,7 @@ def there(
         ) from error
     except OSError as error:
         raise UserError(f"the service on port {address[1]} can't be asked: {error.strerror or error}") from error
-    return _followed(connection, order, data, token)
+    return connection
 
 
 def taken(data: Path, ticket: str) -> Order | None:
@@ -147,7 +157,7 @@ def _followed(connection: http.client.HTTPConnection, order: Order, data: Path, 
             connection.request("POST", ROUTE, msgspec.json.encode({"ticket": ticket}), _headers(token))
             answer = connection.getresponse()
             if answer.status != 200:
-                raise UserError(_refused(answer))
+                raise UserError(refusal(answer))
             for said in _lines(answer):
                 if said.error:
                     raise UserError(said.error)
@@ -181,7 +191,8 @@ def _lines(answer: http.client.HTTPResponse) -> Iterator[Said]:
             raise http.client.HTTPException("no line of an answer") from error
 
 
-def _refused(answer: http.client.HTTPResponse) -> str:
+def refusal(answer: http.client.HTTPResponse) -> str:
+    """Why the service refused, as it said."""
     text = answer.read(_LONGEST)
     with suppress(msgspec.MsgspecError):
         told = msgspec.json.decode(text, type=dict[str, str])

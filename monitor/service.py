@@ -94,7 +94,8 @@ class Core:
         self.enforcer = Enforcer(settings.actuators, self.gate, clock, self._shown, self._tier_failed)
         self.token = token(settings.token_file)
         ledger = self.stores.ledger
-        self.keys, self.sessions, self.notes = Keys(ledger), Sessions(ledger), Notes(ledger, clock)
+        self.keys, self.notes = Keys(ledger), Notes(ledger, clock)
+        self.sessions = Sessions(ledger, settings.access.idle)
         self.keeper = Doorkeeper(settings.access, self.keys, self.sessions, token_in(settings.token_file), clock)
         self.names = self.stores.applier.names
         self._learnt: dict[str, str] = {}

@@ -111,6 +111,18 @@ class QuarantineMetrics:
         )
 
 
+class SignInMetrics:
+    """The metrics of people at the door."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.tries = Counter(
+            f"{PREFIX}_sign_ins", "Tries to sign in, by way and result.", ["way", "result"], registry=registry
+        )
+        self.break_glass = Counter(
+            f"{PREFIX}_break_glass_sign_ins", "Times that a break-glass account was used.", registry=registry
+        )
+
+
 class Telemetry:
     """The metrics of one service, in a registry of its own so that each test has one."""
 
@@ -173,9 +185,7 @@ class Telemetry:
         self.backed_up = Gauge(
             f"{PREFIX}_backup_timestamp_seconds", "When the last backup since the start was done.", registry=registry
         )
-        self.break_glass = Counter(
-            f"{PREFIX}_break_glass_sign_ins", "Times that a break-glass account was used.", registry=registry
-        )
+        self.sign_ins = SignInMetrics(registry)
         self.gate = GateMetrics(registry)
         self.ship = ShipMetrics(registry)
         self.quarantine = QuarantineMetrics(registry)

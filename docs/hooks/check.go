@@ -31,8 +31,16 @@ var gate = &http.Client{
 }
 
 // Held is the gate's answer where it holds such mail, else nil. Also nil when it gives no answer in time: then send.
-func Held(address string, labels url.Values) *Answer {
-	response, err := gate.Get(address + "/v1/check?" + labels.Encode())
+// The key is one of the gate's with the scope check; empty where it wants none.
+func Held(address string, key string, labels url.Values) *Answer {
+	request, err := http.NewRequest(http.MethodGet, address+"/v1/check?"+labels.Encode(), nil)
+	if err != nil {
+		return nil
+	}
+	if key != "" {
+		request.Header.Set("Authorization", "Bearer "+key)
+	}
+	response, err := gate.Do(request)
 	if err != nil {
 		return nil
 	}
@@ -57,7 +65,7 @@ func main() {
 		name, value, _ := strings.Cut(word, "=")
 		labels.Set(name, value)
 	}
-	if answer := Held(address, labels); answer != nil {
+	if answer := Held(address, os.Getenv("MAILVANE_KEY"), labels); answer != nil {
 		_ = json.NewEncoder(os.Stdout).Encode(answer)
 		os.Exit(75)
 	}

@@ -18,12 +18,15 @@ const LARGEST = 16 << 20; // characters of a set
 
 export class Brake {
   #gate;
+  #known;
   #leases = [];
   #generation = null;
   #over = new AbortController();
 
-  constructor(gate = "http://127.0.0.1:8026") {
+  /** `key`: of the gate's, with the scope check. */
+  constructor(gate = "http://127.0.0.1:8026", key = process.env.MAILVANE_KEY ?? "") {
     this.#gate = gate;
+    this.#known = key ? { Authorization: `Bearer ${key}` } : {};
     this.ready = new Promise((heard) => this.#listen(heard));
   }
 
@@ -37,7 +40,8 @@ export class Brake {
     if (!this.#leases.some(({ scope, ends }) => ends > now && covers(scope, labels))) return null;
     try {
       const question = new URLSearchParams({ ...labels, key });
-      const response = await fetch(`${this.#gate}/v1/check?${question}`, { signal: AbortSignal.timeout(PATIENCE) });
+      const patience = { headers: this.#known, signal: AbortSignal.timeout(PATIENCE) };
+      const response = await fetch(`${this.#gate}/v1/check?${question}`, patience);
       const answer = await response.json();
       return answer.answer === "held" ? answer : null;
     } catch {
@@ -62,7 +66,7 @@ export class Brake {
     const [path, headers] =
       known === null ? ["/v1/leases", {}] : [`/v1/leases?wait=${WAIT}`, { "If-None-Match": `"${known}"` }];
     const signal = AbortSignal.any([this.#over.signal, AbortSignal.timeout((WAIT + 10) * 1000)]);
-    const response = await fetch(this.#gate + path, { headers, signal });
+    const response = await fetch(this.#gate + path, { headers: { ...headers, ...this.#known }, signal });
     if (response.status === 304) return;
     if (!response.ok) throw new Error(`the gate answered ${response.status}`);
     const { generation, leases } = JSON.parse(await bounded(response));

@@ -97,10 +97,10 @@ def stale(kept: str) -> bool:
 class Turns:
     """Who may hash now. Memory and processors are few, so others wait a moment, or are told to come again."""
 
-    def __init__(self, at_once: int = AT_ONCE, patience: float = PATIENCE) -> None:
+    def __init__(self, at_once: int = AT_ONCE, waiting: int = WAITING, patience: float = PATIENCE) -> None:
         self._patience = patience
         self._free = threading.BoundedSemaphore(at_once)
-        self._most = at_once + WAITING
+        self._most = at_once + waiting
         self._places: Counter[str] = Counter()
         self._lock = threading.Lock()
 

@@ -23,6 +23,7 @@ from monitor.api import (
     leases,
     leases_told,
     look,
+    me,
     people,
     quarantine,
     refusals,
@@ -57,7 +58,7 @@ def build(core: Core, *, demo: bool = False, closing: Callable[[], None] = lambd
     app.include_router(hand.router(core))
     app.include_router(handover.router(core))
     app.include_router(look.router(core, demo=demo))
-    for question in (series, worst, search, session, people, keys, quarantine):
+    for question in (series, worst, search, me, session, people, keys, quarantine):
         app.include_router(question.router(core))
     app.include_router(health.router(core))
     page = Path(str(files("dashboards").joinpath("page")))

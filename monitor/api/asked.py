@@ -24,14 +24,15 @@ FIRST, LAST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _LONGEST = 366 * 86400  # seconds of a step
 MINUTE = timedelta(minutes=1)
+OWN_ONLY = "a seller's key shows that seller's mail alone", "leave out tenant"
 
 
 class Unclear(Exception):  # noqa: N818  # an answer, not a fault
-    """A question that can't be answered as it is put: told as 422."""
+    """A question that can't be answered as it is put: told as 422, or with another ``status``."""
 
-    def __init__(self, what: str, remedy: str = "") -> None:
+    def __init__(self, what: str, remedy: str = "", status: int = 422) -> None:
         super().__init__(what)
-        self.what, self.remedy = what, remedy
+        self.what, self.remedy, self.status = what, remedy, status
 
 
 def _stamp(text: object) -> object:
@@ -95,14 +96,17 @@ class Windowed(BaseModel):
     variant: Label = ""
     region: Label = ""
 
-    def where(self) -> Scope:
-        """The part of the mail.
+    def where(self, own: str = "") -> Scope:
+        """The part of the mail; of the mail of the tenant ``own``, where one alone may be asked about.
 
         Raises:
-            Unclear: a name that sellers choose, without its tenant.
+            Unclear: a name that sellers choose, without its tenant; or another tenant, whether there is one or not.
         """
+        if own and self.tenant not in ("", own):
+            raise Unclear(*OWN_ONLY, 403)
+        asked = {label: getattr(self, label) for label in LABELS}
         try:
-            return Scope(**{label: getattr(self, label) for label in LABELS})
+            return Scope(**{**asked, "tenant": own or self.tenant})
         except ValueError as error:
             raise Unclear(str(error), "name the tenant too") from error
 
@@ -128,19 +132,19 @@ class Measured(Windowed):
     rule: Label = ""
     by: Annotated[str, Field(max_length=200, description="labels, with commas between")] | None = None
 
-    def what(self, core: Core, usual: Rate) -> What:
-        """What is measured.
+    def what(self, core: Core, usual: Rate, own: str = "") -> What:
+        """What is measured; for who may ask about the tenant ``own`` alone, if any.
 
         Raises:
             Unclear: more than one thing, or one that there is not.
         """
         if sum(map(bool, (self.rate, self.kind, self.rule))) > 1:
             raise Unclear("more than one of rate, kind and rule", "name one")
-        by = names(self.by or "")
+        by = names(self.by or "", own)
         if self.kind:
             return What(of_kind(self.kind), by, {"kind": str(self.kind)})
         if self.rule:
-            rule = _rule(core.settings.rules, self.rule)
+            rule = _rule(core.settings.rules, self.rule, listed=not own)
             return What(of_rule(rule), rule.by if self.by is None else by, {"rate": str(rule.rate), "rule": rule.name})
         rate = self.rate or usual
         return What(of_rate(rate), by, {"rate": str(rate)})
@@ -155,8 +159,8 @@ class What:
     told: dict[str, str]
 
 
-def names(by: str) -> tuple[str, ...]:
-    """Labels out of a text with commas.
+def names(by: str, own: str = "") -> tuple[str, ...]:
+    """Labels out of a text with commas; names that sellers choose are those of the tenant ``own``, if there is one.
 
     Raises:
         Unclear: one that there is not, or one that means nothing without the tenant.
@@ -165,6 +169,8 @@ def names(by: str) -> tuple[str, ...]:
     if unknown := [name for name in found if name not in LABELS]:
         raise Unclear(f"unknown labels: {', '.join(unknown)[:300]}", f"name labels out of {', '.join(LABELS)}")
     if "tenant" not in found and any(name in OWNED for name in found):
+        if own:
+            return (*found, "tenant")
         raise Unclear("segment, campaign and variant are only named together with tenant", "add tenant")
     return found
 
@@ -203,11 +209,13 @@ def answer(told: dict[str, Any]) -> Response:
     return Response(msgspec.json.encode(told), media_type="application/json")
 
 
-def _rule(rules: Sequence[Rule], name: str) -> Rule:
+def _rule(rules: Sequence[Rule], name: str, *, listed: bool) -> Rule:
     for rule in rules:
         if rule.name == name:
             return rule
-    raise Unclear("no rule of that name", f"there are {', '.join(rule.name for rule in rules)}"[:500])
+    # How an operator calls a rule may name anybody.
+    there = f"there are {', '.join(rule.name for rule in rules)}"[:500] if listed else "ask by rate or kind"
+    raise Unclear("no rule of that name", there)
 
 
 def _before(until: datetime, length: timedelta) -> datetime:

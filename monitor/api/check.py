@@ -13,7 +13,10 @@ import msgspec
 from msgspec.structs import astuple
 from starlette.types import Receive, Scope, Send
 
+from monitor.api import sellers
+from monitor.api.access import CALLER
 from monitor.api.told import FREE, Told
+from monitor.caller import Caller
 from monitor.core.leases import decided
 from monitor.gate import Gate
 from monitor.model import LABELS, OWNED, Deed
@@ -62,6 +65,7 @@ _asked = msgspec.json.Decoder(_Asked)
 _raw = msgspec.json.Decoder(_Raw)
 _ask = msgspec.json.Decoder(Ask)
 _is_held, _text, _by_key = map(itemgetter, range(3))
+_NOT_YOURS = "this key asks about its own mail alone", "leave out tenant"
 _FREE = (False, FREE, False)
 _TENANT = LABELS.index("tenant")
 _THEIRS = [(LABELS.index(name), name) for name in OWNED]
@@ -74,34 +78,45 @@ class Check:
         self._gate = gate
         self._metrics = metrics
         self._told = Told()
+        self._sellers = Told(sellers.lease)
         self._bodies = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
+        caller: Caller | None = scope.get(CALLER)
+        tenant = caller.tenant if caller else ""
         if scope["method"] == "GET":
-            status, body = self.one(scope["query_string"])
+            status, body = self.one(scope["query_string"], tenant)
         else:
-            status, body = await self._posted(scope, receive)
+            status, body = await self._posted(scope, receive, tenant)
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def one(self, query: bytes) -> tuple[int, bytes]:
-        """Status and body: whether a message with these labels may be sent."""
+    def one(self, query: bytes, tenant: str = "") -> tuple[int, bytes]:
+        """Status and body: whether a message with these labels may be sent; for a ``tenant``'s key, of its own mail."""
         began = perf_counter()
         params = _params(query)
         if wrong := _wrong(params):
             return 422, b"{" + _error(*wrong)
         asked = dict(params)
+        if tenant:
+            if asked.get("tenant") not in (None, "", tenant):
+                return _refused(403, *_NOT_YOURS)
+            asked["tenant"] = tenant
         names = tuple([asked.get(label, "") for label in LABELS])
         if not names[_TENANT] and (orphan := _orphan(names)):
             return 422, b"{" + _error(*orphan)
-        held, text, _ = self._answer(names, asked.get("key", ""), self._gate.now)
+        told = self._sellers if tenant else self._told
+        held, text, _ = self._answer(names, asked.get("key", ""), self._gate.now, told)
         self._metrics.answered(perf_counter() - began, held=int(held), asked=1)
         return 200, b'{"generation":%d,%b' % (self._gate.generation, text)
 
-    def many(self, body: bytes) -> tuple[int, bytes]:
-        """Status and body: an answer for each scope, in order; one that can't be read gets an error in its place."""
+    def many(self, body: bytes, tenant: str = "") -> tuple[int, bytes]:
+        """Status and body: an answer for each scope, in order; one that can't be read gets an error in its place.
+
+        So does one of another's mail, where a ``tenant``'s key asks.
+        """
         began = perf_counter()
         wrong: dict[int, bytes] = {}
         try:
@@ -112,36 +127,38 @@ class Check:
             return _refused(413, f"{len(asks)} scopes in one question", f"ask for {BATCH_LIMIT} at a time")
         if not asks:
             return 200, b'{"generation":%d,"answers":[]}' % self._gate.generation
-        answers = self._answers(asks)
+        if tenant:
+            asks = [_own(ask, tenant, place, wrong) for place, ask in enumerate(asks)]
+        answers = self._answers(asks, self._sellers if tenant else self._told)
         held, texts = sum(map(_is_held, answers)), [*map(_text, answers)]
         for place, text in wrong.items():
             texts[place] = text
         self._metrics.answered(perf_counter() - began, held=held, asked=len(asks))
         return 200, b'{"generation":%d,"answers":[{%b]}' % (self._gate.generation, b",{".join(texts))
 
-    def _answers(self, asks: list[Ask]) -> list[_Answer]:
+    def _answers(self, asks: list[Ask], told: Told) -> list[_Answer]:
         # The messages of a campaign differ in little more than their keys, so each set of labels is looked at once.
         now = self._gate.now
-        known: Once[_Names, _Answer] = Once(lambda names: self._answer(names, "", now))
+        known: Once[_Names, _Answer] = Once(lambda names: self._answer(names, "", now, told))
         answers = [*map(known.__getitem__, map(_labels, map(astuple, asks)))]
         if any(map(_by_key, known.values())):
             return [
-                self._answer(_labels(astuple(ask)), ask.key, now) if answer[2] else answer
+                self._answer(_labels(astuple(ask)), ask.key, now, told) if answer[2] else answer
                 for ask, answer in zip(asks, answers, strict=True)
             ]
         return answers
 
-    def _answer(self, names: _Names, key: str, now: datetime) -> _Answer:
+    def _answer(self, names: _Names, key: str, now: datetime, told: Told) -> _Answer:
         if not names[_TENANT] and (orphan := _orphan(names)):
             return False, _error(*orphan), False
         for lease in self._gate.covering(names):
             if lease.until > now:
                 held = decided(lease, key).held
-                text = self._told.text(lease).answer(now.timestamp(), held=held)
+                text = told.text(lease).answer(now.timestamp(), held=held)
                 return held, text, lease.deed is Deed.THROTTLE
         return _FREE
 
-    async def _posted(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
+    async def _posted(self, scope: Scope, receive: Receive, tenant: str) -> tuple[int, bytes]:
         size = next((int(value) for name, value in scope["headers"] if name == b"content-length"), BODY_LIMIT)
         if size > BODY_LIMIT:
             return _refused(413, *_TOO_LONG)
@@ -155,7 +172,7 @@ class Check:
             return _refused(408, f"the body did not arrive within {PATIENCE} s", "send the mail, or ask again")
         finally:
             self._bodies -= size
-        return self.many(body) if body is not None else _refused(413, *_TOO_LONG)
+        return self.many(body, tenant) if body is not None else _refused(413, *_TOO_LONG)
 
 
 async def _body(receive: Receive) -> bytes | None:
@@ -191,6 +208,17 @@ def _read_one(item: msgspec.Raw, place: int, wrong: dict[int, bytes]) -> Ask:
         known = f"known are {', '.join(LABELS)}, and key; each a text of at most {LABEL_LIMIT} characters"
         wrong[place] = _error(f"{error}"[:300], known)
         return Ask()
+
+
+def _own(ask: Ask, tenant: str, place: int, wrong: dict[int, bytes]) -> Ask:
+    """The question about the asking seller's own mail; an empty one, and an error in its place, of another's."""
+    if place in wrong:
+        return ask
+    if ask.tenant not in ("", tenant):
+        wrong[place] = _error(*_NOT_YOURS)
+        return Ask()
+    ask.tenant = tenant
+    return ask
 
 
 def _params(query: bytes) -> list[tuple[str, str]]:

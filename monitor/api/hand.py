@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -13,8 +14,8 @@ from monitor import hand
 from monitor.api import words
 from monitor.api.access import caller_of
 from monitor.api.basics import MOST, bounded, refusal
+from monitor.api.seen import seen
 from monitor.caller import Caller, Way
-from monitor.ledger import actions
 from monitor.model import AUTOMATION, Action, Deed
 from monitor.ports import Duration
 from monitor.service import Core
@@ -42,14 +43,20 @@ def router(core: Core) -> APIRouter:
     api = APIRouter(tags=["brake"])
 
     @api.get("/v1/actions")
-    def log(limit: Annotated[int, Query(ge=1, le=1000)] = 50, before: Annotated[int, Query(ge=0, le=MOST)] = 0) -> Any:
+    def log(
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+        before: Annotated[int, Query(ge=0, le=MOST)] = 0,
+    ) -> Any:
         """What was done and refused, the newest first; `before` a seq for the next page."""
-        with core.stores.ledger.connect().execution_options(reads=True) as conn:
-            return {"actions": [words.action(one) for one in actions.newest(conn, limit, before)]}
+        return {"actions": seen(core, request).actions(limit, before)}
 
     @api.post("/v1/actions")
-    async def turn(request: Request) -> Response:
-        """Turn a person's key: `{"deed": "pause", "scope": {…}, "for": "60m", "why": "…"}`, or another deed."""
+    async def turned(request: Request) -> Response:
+        """Turn a person's key: `{"deed": "pause", "scope": {…}, "for": "60m", "why": "…"}`, or another deed.
+
+        With `four_eyes` in `[access]`, what is wider than what is held or known to be bad waits for a second person.
+        """
         body = await bounded(request, BODY_LIMIT)
         if body is None:
             return refusal(f"the body is over {BODY_LIMIT} bytes", "send one wish a request", 413)
@@ -59,36 +66,55 @@ def router(core: Core) -> APIRouter:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "body"
             return refusal(f"{where}: {first['msg']}", 'send {"deed": …, "scope": …, "for": "60m", "why": …}')
-        return await run_in_threadpool(_turned, core, wish, _who(caller_of(request), wish))
+        return await run_in_threadpool(_turned, core, wish, caller_of(request))
 
     return api
 
 
-def _who(caller: Caller, wish: Wish) -> str:
+def who(caller: Caller, named: str) -> str:
     """Whose key turns: a person by its own name alone; whom a machine says it acts for stands beside its own."""
     if caller.way is Way.PERSON:
         return caller.name.removeprefix("person:")
-    if caller.way is Way.MACHINE and wish.who != AUTOMATION:
-        return wish.who or "api"
-    return f"{wish.who} by {caller.name}" if wish.who else caller.name
+    if caller.way is Way.MACHINE and named != AUTOMATION:
+        return named or "api"
+    return f"{named[:80]} by {caller.name}" if named else caller.name
 
 
-def _turned(core: Core, wish: Wish, who: str) -> Response:
+def _turned(core: Core, wish: Wish, caller: Caller) -> Response:
     try:
-        done = _do(core, wish, who)
+        done = _do(core, wish, caller)
     except hand.HandError as error:
         return refusal(str(error), "")
+    if isinstance(done, Approval):
+        remedy = f"let a second person agree: POST /v1/approvals/{done.id}, or mailvane approve {done.id}"
+        return JSONResponse({"approval": words.approval(done, core.clock()), "remedy": remedy}, status_code=202)
+    return granted(core, done)
+
+
+def granted(core: Core, done: Sequence[Action]) -> Response:
+    """The answer when a person's key turned; the gate is told first."""
     core.gate.refresh()
     for action in done:
         core.telemetry.actions.labels(str(action.deed), "person").inc()
     return JSONResponse({"actions": [words.action(one) for one in done]}, status_code=201)
 
 
-def _do(core: Core, wish: Wish, who: str) -> tuple[Action, ...]:
-    now = core.clock()
+def _do(core: Core, wish: Wish, caller: Caller) -> tuple[Action, ...] | Approval:
+    now, name = core.clock(), who(caller, wish.who)
     with core.stores.ledger.begin() as conn:
         if wish.deed == "resume":
-            return hand.resume(conn, wish.lease, wish.span or hand.ALLOW_FOR, who, wish.why, now)
-        span = wish.span or (hand.ALLOW_FOR if wish.deed == "allow" else hand.PAUSE_FOR)
-        scope, deed = hand.scope(wish.scope), Deed(wish.deed)
-        return (hand.grant(conn, deed, scope, span, who, wish.why, now, share=wish.share, pool=wish.pool),)
+            return hand.resume(conn, wish.lease, wish.span or hand.ALLOW_FOR, name, wish.why, now)
+        done = turn(
+            conn,
+            Deed(wish.deed),
+            hand.scope(wish.scope),
+            wish.span or (hand.ALLOW_FOR if wish.deed == "allow" else hand.PAUSE_FOR),
+            name,
+            wish.why,
+            now,
+            share=wish.share,
+            pool=wish.pool,
+            four_eyes=core.settings.access.four_eyes,
+            by=caller.name,
+        )
+    return done if isinstance(done, Approval) else (done,)

@@ -11,10 +11,13 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from monitor.api import sellers
+from monitor.api.access import CALLER
 from monitor.api.basics import refusal
 from monitor.api.check import Check
 from monitor.api.told import Told, head, pieces
-from monitor.gate import Change, Gate
+from monitor.caller import Caller
+from monitor.gate import Change, Gate, LeaseSet
 from monitor.telemetry import GateMetrics
 
 WAIT_LIMIT = 60  # seconds of one long-poll
@@ -60,6 +63,7 @@ class Leases:
         self._gate = gate
         self._metrics = metrics
         self._told = Told()
+        self._sellers = Told(sellers.lease)
         self._whole = (-1.0, 0, b"")  # until when, generation, text
         self._news: tuple[float, Change | None, bytes] = (-1.0, None, b"")
 
@@ -78,7 +82,8 @@ class Leases:
         known = _generation(request.headers.get("if-none-match", ""))
         if wait and known == self._gate.generation:
             await self._gate.wait(known, wait)
-        number, text = self._document()
+        tenant = _tenant(request)
+        number, text = self._own(tenant) if tenant else self._document()
         headers = {"ETag": f'"{number}"', "Cache-Control": "no-cache"}
         if known == number:
             return Response(status_code=304, headers=headers)
@@ -89,6 +94,8 @@ class Leases:
 
     async def stream(self, request: Request) -> Response:
         """``GET /v1/leases/stream``: the set, then each change, as server-sent events; resumes by Last-Event-ID."""
+        if _tenant(request):
+            return refusal("a seller's key does not open this", "ask GET /v1/leases without text/event-stream", 403)
         if self._gate.read_at is None:
             return _unread()
         known = _generation(request.headers.get("last-event-id", ""))
@@ -124,12 +131,23 @@ class Leases:
             self._whole = monotonic() + reused.total_seconds(), number, text
         return number, text
 
+    def _own(self, tenant: str) -> tuple[int, bytes]:
+        """The generation, and those leases that a seller is told of."""
+        found = self._gate.current()
+        mine = tuple(lease for lease in found.leases if sellers.sees(tenant, lease.scope))
+        return found.generation, self._sellers.whole(LeaseSet(found.generation, mine), self._gate.now)
+
     def _told_change(self, change: Change) -> bytes:
         at, before, text = self._news
         if before is not change or monotonic() - at > FRESH:
             text = head(b"change", change.generation) + self._told.change(change, self._gate.now) + b"\n\n"
             self._news = monotonic(), change, text
         return text
+
+
+def _tenant(request: Request) -> str:
+    caller: Caller | None = request.scope.get(CALLER)
+    return caller.tenant if caller else ""
 
 
 def _unread() -> Response:

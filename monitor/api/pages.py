@@ -29,14 +29,14 @@ def page(text: str, count: int) -> tuple[int, ...]:
     try:
         found = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), "-_", validate=True))
     except (binascii.Error, ValueError, RecursionError):
-        _stray()
+        stray()
     if not isinstance(found, list) or len(found) != count:
-        _stray()
+        stray()
     if not all(type(number) is int and 0 <= number < 1 << 64 for number in found):
-        _stray()
+        stray()
     # All but the last, which is a hash, are signed in the engine.
     if any(number >= 1 << 63 for number in found[:-1]):
-        _stray()
+        stray()
     return tuple(found)
 
 
@@ -47,9 +47,14 @@ def moment(seconds: float) -> datetime:
         Unclear: no time that could be asked for.
     """
     if not 0 <= seconds < LAST.timestamp():
-        _stray()
+        stray()
     return _EPOCH + timedelta(seconds=seconds)
 
 
-def _stray() -> NoReturn:
+def stray() -> NoReturn:
+    """Refuse a cursor.
+
+    Raises:
+        Unclear: always.
+    """
     raise Unclear("cursor: none of ours", "send the text in `next` of the last page as it is, or none")

@@ -37,7 +37,7 @@ def add_to(app: FastAPI) -> None:
 
     @app.exception_handler(Unclear)
     def unclear(_request: Request, error: Unclear) -> Response:
-        return refusal(error.what, error.remedy)
+        return refusal(error.what, error.remedy, error.status)
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> Response:

@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from monitor.api import words
-from monitor.api.access import unauthorized
+from monitor.api.access import note_on
 from monitor.api.asked import Stamp, Unclear, Windowed, answer, between
 from monitor.api.basics import bounded, refusal
-from monitor.api.events_told import refused
-from monitor.api.pages import cursor, moment, page
+from monitor.api.pages import moment
 from monitor.api.refusals import REFUSED, first
+from monitor.api.seen import Seen, seen
 from monitor.facts.grouped import seconds
 from monitor.facts.raw import Event, Place, Reply, history, replies
 from monitor.keyring import UNKNOWN
@@ -62,15 +62,15 @@ def router(core: Core) -> APIRouter:
     api = APIRouter(tags=["look"], responses=REFUSED)
 
     @api.get("/v1/replies")
-    def said(asked: Annotated[Said, Query()]) -> Response:
+    def said(request: Request, asked: Annotated[Said, Query()]) -> Response:
         """What receivers answered, scrubbed, with counts, the newest first; `next` is the cursor of the next page."""
-        where = asked.where()
-        now = core.clock()
+        now, mine = core.clock(), seen(core, request)
+        where = mine.where(asked)
         since, until = asked.window(now, _LATELY)
-        since, until, after = _placed(asked.cursor, since, until)
+        since, until, after = _placed(mine, asked.cursor, since, until)
         kinds = [asked.kind] if asked.kind else [Kind.DEFERRED, Kind.BOUNCED]
         found = replies(
-            core.stores.facts,
+            mine.facts,
             since,
             until,
             where,
@@ -90,18 +90,16 @@ def router(core: Core) -> APIRouter:
                 "complete_to": words.stamp(core.complete_to()),
                 "kept_since": words.stamp(now - core.settings.retention.events),
                 "replies": [_reply(one) for one in shown],
-                "next": _next(since, until, shown[-1].last, shown[-1].id) if len(found) > len(shown) else None,
+                "next": _next(mine, since, until, shown[-1].last, shown[-1].id) if len(found) > len(shown) else None,
             }
         )
 
-    @api.post("/v1/search", openapi_extra=_TELLS, responses={401: refused("No valid bearer token.")})
+    @api.post("/v1/search", openapi_extra=_TELLS)
     async def search(request: Request) -> Response:
         """What became of `{"message_id": …}` or of all mail to `{"recipient": …}`, the newest event first.
 
         By POST, so that no address stands in a log of addresses asked for.
         """
-        if denied := unauthorized(core, request):
-            return denied
         body = await bounded(request, BODY_LIMIT)
         if body is None:
             return refusal(f"the body is over {BODY_LIMIT} bytes", "ask for one message or recipient", 413)
@@ -109,21 +107,23 @@ def router(core: Core) -> APIRouter:
             sought = Sought.model_validate_json(body)
         except ValidationError as error:
             return refusal(first(error.errors(include_url=False)), 'send {"message_id": …} or {"recipient": …}')
-        return await run_in_threadpool(_found, core, sought)
+        return await run_in_threadpool(_found, core, request, sought)
 
     return api
 
 
-def _found(core: Core, sought: Sought) -> Response:
-    now = core.clock()
-    message, recipient = core.stores.keyring.message(sought.message_id), core.stores.keyring.pseudonym(sought.recipient)
+def _found(core: Core, request: Request, sought: Sought) -> Response:
+    now, mine = core.clock(), seen(core, request)
+    message, recipient = mine.keyring.message(sought.message_id), mine.keyring.pseudonym(sought.recipient)
     if message == UNKNOWN and recipient == UNKNOWN:
         raise Unclear("neither message_id nor recipient", 'send {"message_id": …} or {"recipient": …}')
+    about = {"message": message, "recipient": recipient}
+    note_on(request, " ".join(f"{name} {_short(known)}" for name, known in about.items() if known != UNKNOWN))
     since = sought.since or now - core.settings.retention.events
     until = sought.until or now + FUTURE
-    since, until, after = _placed(sought.cursor, *between(since, until))
+    since, until, after = _placed(mine, sought.cursor, *between(since, until))
     found = history(
-        core.stores.facts,
+        mine.facts,
         since,
         until,
         message=b"" if message == UNKNOWN else message,
@@ -137,21 +137,21 @@ def _found(core: Core, sought: Sought) -> Response:
             "since": words.stamp(since),
             "until": words.stamp(until),
             "events": [_event(one) for one in shown],
-            "next": _next(since, until, shown[-1].at, shown[-1].key) if len(found) > len(shown) else None,
+            "next": _next(mine, since, until, shown[-1].at, shown[-1].key) if len(found) > len(shown) else None,
         }
     )
 
 
-def _placed(text: str, since: datetime, until: datetime) -> tuple[datetime, datetime, Place | None]:
+def _placed(mine: Seen, text: str, since: datetime, until: datetime) -> tuple[datetime, datetime, Place | None]:
     """The window and where in it to go on, as the last page's cursor says."""
-    if not (numbers := page(text, 4)):
+    if not (numbers := mine.page(text, 4)):
         return since, until, None
     since, until = between(moment(numbers[0]), moment(numbers[1]))
     return since, until, Place(*numbers[2:])
 
 
-def _next(since: datetime, until: datetime, at: datetime, number: int) -> str:
-    return cursor(seconds(since), seconds(until), (at - _EPOCH) // _MILLISECOND, number)
+def _next(mine: Seen, since: datetime, until: datetime, at: datetime, number: int) -> str:
+    return mine.cursor(seconds(since), seconds(until), (at - _EPOCH) // _MILLISECOND, number)
 
 
 def _reply(one: Reply) -> dict[str, Any]:

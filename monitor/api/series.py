@@ -11,12 +11,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from monitor.api import words
 from monitor.api.asked import MINUTE, Measured, Span, Unclear, What, answer, head, widened
 from monitor.api.refusals import REFUSED
+from monitor.api.seen import seen
 from monitor.api.sources import sources
 from monitor.core.rates import Rate
 from monitor.facts.lines import Lines, lines
@@ -59,23 +60,24 @@ def router(core: Core) -> APIRouter:
     api = APIRouter(tags=["look"])
 
     @api.get("/v1/series", response_class=Response, responses=_RESPONSES)
-    def series(asked: Annotated[Asked, Query()]) -> Response:
+    def series(request: Request, asked: Annotated[Asked, Query()]) -> Response:
         """Numerator, denominator and value by steps of event time; the value is null where there is no data."""
-        now, where, what = core.clock(), asked.where(), asked.what(core, Rate.BOUNCE)
+        now, mine = core.clock(), seen(core, request)
+        where, what = mine.where(asked), asked.what(core, Rate.BOUNCE, mine.tenant)
         since, until = asked.window(now, USUAL)
         step = _step(asked, until - since, what)
         since, until = widened(since, until, step)
         count = (until - since) // step
         if count > POINTS or count * (asked.top if what.by else 1) > ALL_POINTS:
             raise Unclear(f"{count:,} steps of up to {asked.top} series", "ask for a longer step, or for fewer series")
-        found = lines(core.stores.facts, what.measure, what.by, since, until, step, where, most=asked.top)
+        found = lines(mine.facts, what.measure, what.by, since, until, step, where, most=asked.top)
         until_known, since_known = core.complete_to(), now - _kept(core, found.grain)
         told = {
             **head(what, where, since, until),
             "step": step // timedelta(seconds=1),
             "complete_to": words.stamp(until_known),
             "kept_since": words.stamp(since_known),
-            "sources": sources(core, now),
+            "sources": sources(core, mine, now),
         }
         silent = _silent(found.at, step, since_known, until_known) | _lost(found.at, step, core.missing())
         return _FORMATS[asked.format](told, found, what, silent, omit=asked.gaps == "omit")

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from monitor.api import words
+from monitor.api.seen import Seen
 from monitor.cycle import STALE
-from monitor.ledger import journal
 from monitor.service import Core
 
-Heard = Mapping[tuple[str, str], tuple[datetime | None, datetime]]
 
+def sources(core: Core, mine: Seen, now: datetime) -> list[dict[str, Any]]:
+    """Each source and node; ``age`` in seconds since its watermark, null where it never told one.
 
-def sources(core: Core, now: datetime, heard: Heard | None = None) -> list[dict[str, Any]]:
-    """Each source and node; ``age`` in seconds since its watermark, null where it never told one."""
-    if heard is None:
-        with core.stores.ledger.connect().execution_options(reads=True) as conn:
-            heard = journal.watermarks(conn)
+    None for a seller: they are machines of the operator's.
+    """
+    if mine.tenant:
+        return []
+    heard = mine.heard()
     configured = {name: type(source).__name__.lower() for name, source in core.settings.collectors.items()}
     names = {(source, node) for source, node in heard} | {
         (name, core.node) for name in configured if not any(source == name for source, _ in heard)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -22,8 +23,7 @@ class Text:
 
     __slots__ = ("_ends", "_head", "_middle", "_tail")
 
-    def __init__(self, lease: Lease) -> None:
-        told = words.lease(lease, lease.until)
+    def __init__(self, lease: Lease, told: dict[str, Any]) -> None:
         del told["ttl"]
         self._ends = lease.until.timestamp()
         self._head = msgspec.json.encode(told)[:-1] + b',"ttl":'
@@ -42,9 +42,10 @@ class Text:
 
 
 class Told:
-    """The texts of leases by id: what stands in the log never changes."""
+    """The texts of leases by id: what stands in the log never changes. ``tell`` says what is told of one."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[Lease, datetime], dict[str, Any]] = words.lease) -> None:
+        self._tell = tell
         self._texts: dict[str, Text] = {}
 
     def text(self, lease: Lease) -> Text:
@@ -53,7 +54,7 @@ class Told:
         if text is None:
             if len(self._texts) >= KEPT:
                 self._texts.clear()
-            text = self._texts[lease.id] = Text(lease)
+            text = self._texts[lease.id] = Text(lease, self._tell(lease, lease.until))
         return text
 
     def whole(self, found: LeaseSet, now: datetime) -> bytes:

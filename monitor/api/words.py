@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from monitor.gate import LeaseSet
+from monitor.ledger.approvals import Approval
 from monitor.model import Action, Incident, Lease, Verdict, named
 
 
@@ -55,6 +56,27 @@ def action(one: Action) -> dict[str, Any]:
         "incident": one.incident,
         "lease": one.lease,
         "evidence": dict(one.evidence),
+    }
+
+
+def approval(one: Approval, now: datetime) -> dict[str, Any]:
+    """A wish that waits, or waited, for a second person; ``for`` in seconds."""
+    return {
+        "id": one.id,
+        "state": str(one.state(now)),
+        "asked_at": stamp(one.asked_at),
+        "asked_by": one.asked_by,
+        "until": stamp(one.until),
+        "deed": str(one.deed),
+        "scope": named(one.scope),
+        "for": one.span.total_seconds(),
+        "why": one.why,
+        "share": one.share,
+        "pool": one.pool,
+        "beyond": named(one.beyond),
+        "decided_at": stamp(one.decided_at),
+        "decided_by": one.decided_by,
+        "action": one.action,
     }
 
 

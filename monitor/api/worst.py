@@ -5,14 +5,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from detectors.threshold import wilson
 from monitor.api import words
 from monitor.api.asked import Measured, Unclear, What, answer, between, head, widened
-from monitor.api.pages import cursor, moment, page
+from monitor.api.pages import moment
 from monitor.api.refusals import REFUSED
+from monitor.api.seen import seen
 from monitor.api.sources import sources
 from monitor.core.rates import NOT_BY_HOUR, Rate
 from monitor.facts import cohorts as by_hour
@@ -52,9 +53,10 @@ def router(core: Core) -> APIRouter:
     api = APIRouter(tags=["look"], responses=REFUSED)
 
     @api.get("/v1/top")
-    def worst(asked: Annotated[Ranked, Query()]) -> Response:
+    def worst(request: Request, asked: Annotated[Ranked, Query()]) -> Response:
         """The worst scopes first, with at least so much mail; `next` is the cursor of the next page."""
-        now, where, what = core.clock(), asked.where(), asked.what(core, Rate.BOUNCE)
+        now, mine = core.clock(), seen(core, request)
+        where, what = mine.where(asked), asked.what(core, Rate.BOUNCE, mine.tenant)
         since, until = asked.window(now, timedelta(days=1) if what.measure.by_cohort else _LATELY)
         if what.measure.by_cohort and not set(NOT_BY_HOUR) & {*what.by, *named(where)}:
             since, until = widened(since, until, _HOUR)
@@ -64,11 +66,11 @@ def router(core: Core) -> APIRouter:
             # What came of older mail is kept longer than that mail: it would stand above a line with nothing below.
             since, until = between(max(since, _whole(kept_since)), until)
         after = None
-        if numbers := page(asked.cursor, 5):
+        if numbers := mine.page(asked.cursor, 5):
             since, until = between(moment(numbers[0]), moment(numbers[1]))
             after = rated.Place(*numbers[2:])
         found = top(
-            core.stores.facts,
+            mine.facts,
             what.measure,
             what.by,
             since,
@@ -86,25 +88,26 @@ def router(core: Core) -> APIRouter:
                 "at_least": at_least,
                 "complete_to": words.stamp(core.complete_to()),
                 "kept_since": words.stamp(kept_since),
-                "sources": sources(core, now),
+                "sources": sources(core, mine, now),
                 "scopes": _ranked(found, what),
-                "next": cursor(seconds(since), seconds(until), *last) if more else None,
+                "next": mine.cursor(seconds(since), seconds(until), *last) if more else None,
             }
         )
 
     @api.get("/v1/cohorts")
-    def sent(asked: Annotated[Sent, Query()]) -> Response:
+    def sent(request: Request, asked: Annotated[Sent, Query()]) -> Response:
         """Mail by the hour of sending, the youngest first; `next` is the cursor of the next page."""
-        now, where, what = core.clock(), asked.where(), asked.what(core, Rate.COMPLAINT)
+        now, mine = core.clock(), seen(core, request)
+        where, what = mine.where(asked), asked.what(core, Rate.COMPLAINT, mine.tenant)
         if unkept := set(NOT_BY_HOUR) & {*what.by, *named(where)}:
             raise Unclear(f"the hours of sending don't keep {', '.join(sorted(unkept))}", "leave it out")
         since, until = widened(*asked.window(now, _COHORTS), _HOUR)
         after = None
-        if numbers := page(asked.cursor, 4):
+        if numbers := mine.page(asked.cursor, 4):
             since, until = between(moment(numbers[0]), moment(numbers[1]))
             after = by_hour.Place(*numbers[2:])
         found = cohorts(
-            core.stores.facts, what.measure, what.by, since, until, where, most=asked.limit + 1, after=after
+            mine.facts, what.measure, what.by, since, until, where, most=asked.limit + 1, after=after
         )
         count = min(len(found.ids), asked.limit)
         ends = (int(found.sent_at[count - 1]), int(found.ids[count - 1])) if len(found.ids) > count else ()
@@ -114,10 +117,10 @@ def router(core: Core) -> APIRouter:
                 "time": "sent_at",  # whatever is rated: the hours are those of sending
                 "complete_to": words.stamp(core.complete_to()),
                 "kept_since": words.stamp(now - core.settings.retention.hour),
-                "sources": sources(core, now),
+                "sources": sources(core, mine, now),
                 "lags": LAGS if asked.lags else None,
                 "cohorts": [_cohort(found, place, lags=asked.lags) for place in range(count)],
-                "next": cursor(seconds(since), seconds(until), *ends) if ends else None,
+                "next": mine.cursor(seconds(since), seconds(until), *ends) if ends else None,
             }
         )
 

@@ -121,7 +121,7 @@ def series(
     return list(_split(facts.query(sql, **rows.values, step=int(step.total_seconds())), names))
 
 
-def totals(facts: Facts) -> dict[str, Any]:
+def totals(facts: Reader) -> dict[str, Any]:
     """Rows and distinct keys of the raw events, and the sum of counts by kind there and in each grain.
 
     ``{"rows": n, "keys": n, "events": {kind: n}, "leaf": {kind: n}, "minute": …, "hour": …}``; all must agree.
@@ -179,7 +179,7 @@ def _starts(ids: Any) -> Ints:
     return np.flatnonzero(np.append(True, ids[1:] != ids[:-1])[: len(ids)])
 
 
-def _distinct(facts: Facts, column: str, where: str, rows: int) -> int:
+def _distinct(facts: Reader, column: str, where: str, rows: int) -> int:
     """How many different values there are, exactly, in as many turns as memory asks for."""
     turns = rows // _SHARD + 1
     sql = f"SELECT uniqExact({column}) AS n FROM events WHERE {where} AND cityHash64({column}) % {{turns:UInt64}} = {{turn:UInt64}}"  # noqa: E501, S608  # names are ours

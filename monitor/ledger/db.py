@@ -10,12 +10,25 @@ from urllib.parse import quote
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from monitor.ledger import access_log, actions, chain, incidents, journal, keys, notices, people, providers, sessions
+from monitor.ledger import (
+    access_log,
+    actions,
+    approvals,
+    chain,
+    incidents,
+    journal,
+    keys,
+    notices,
+    people,
+    providers,
+    sessions,
+)
 from monitor.ledger.columns import metadata
 
 TABLES = (
     access_log,
     actions,
+    approvals,
     chain,
     incidents,
     journal,

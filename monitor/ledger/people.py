@@ -74,6 +74,12 @@ def one(conn: Connection, name: str) -> tuple[Person, str] | None:
     return (_person(row), row.password) if row else None
 
 
+def of_subject(conn: Connection, subject: str) -> Person | None:
+    """The account of whom the identity provider calls so."""
+    row = conn.execute(select(_people).where(_people.c.subject == subject)).first()
+    return _person(row) if row else None
+
+
 def change(conn: Connection, name: str, **values: Any) -> None:
     """Change fields of an account: role, password (a hash), disabled_at, last_seen."""
     conn.execute(_people.update().where(_people.c.name == name).values(**values))

@@ -1,0 +1,271 @@
+"""People from an identity provider: OpenID Connect Core 1.0 by authorization code, with PKCE, state and nonce.
+
+``tokens`` beside it says whether a token is to be trusted; here is the way there and back, and what the provider tells
+of itself. What belongs to one way stands sealed in a cookie of the browser that goes it, so that no stranger can fill
+us with ways that nobody goes, and nobody can go another's.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+from cryptography.fernet import Fernet, InvalidToken
+from joserfc.jwk import KeySet
+
+from monitor.access import tokens
+from monitor.access.signing_in import Refused, Vouched, Why
+from monitor.ports import PluginError
+from monitor.settings import Oidc, web
+
+log = logging.getLogger(__name__)
+
+COOKIE = "mailvane_signing_in"
+CALLBACK = "/v1/oidc/callback"
+LASTS = timedelta(minutes=10)  # of the way there and back
+_KEPT = timedelta(hours=1)  # what a provider says of itself
+_AGAIN = timedelta(seconds=10)  # until a provider that did not answer is asked anew
+_KEYS_AGAIN = timedelta(seconds=30)  # until its keys are, for one that is not among them
+_GONE = 10_000  # ways that were gone, and may not be again
+
+
+class Answer(Protocol):
+    """What a server answered."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+class Http(Protocol):
+    """How the provider is asked, guarded against being led elsewhere."""
+
+    def request(
+        self, method: str, url: str, *, headers: Mapping[str, str] = ..., body: bytes | None = ...
+    ) -> Answer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What of a provider's description is needed (OpenID Connect Discovery 1.0 section 3)."""
+
+    authorize: str
+    token: str
+    keys: str
+    userinfo: str
+    post: bool  # the secret goes into the body
+    says_iss: bool  # RFC 9207
+
+
+def metadata(told: Mapping[str, Any], issuer: str) -> Metadata:
+    """The description, if it is of that issuer.
+
+    Raises:
+        ValueError: it is another's, or a part is missing or no URL that we would go to.
+    """
+    if told.get("issuer") != issuer:
+        raise ValueError("the description is of another issuer than access.oidc.issuer says, to the letter")
+    found = {}
+    for name in ("authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint"):
+        text = told.get(name, "" if name == "userinfo_endpoint" else None)
+        if not isinstance(text, str):
+            raise ValueError(f"the description is without {name}")
+        if text:
+            web(text.partition("?")[0])
+        found[name] = text
+    methods = told.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
+    return Metadata(
+        found["authorization_endpoint"],
+        found["token_endpoint"],
+        found["jwks_uri"],
+        found["userinfo_endpoint"],
+        post="client_secret_basic" not in methods and "client_secret_post" in methods,
+        says_iss=told.get("authorization_response_iss_parameter_supported") is True,
+    )
+
+
+class Provider:
+    """One identity provider; safe to use from many threads."""
+
+    def __init__(self, settings: Oidc, http: Http, clock: Callable[[], datetime]) -> None:
+        self._settings, self._http, self._clock = settings, http, clock
+        self._seal = Fernet(Fernet.generate_key())  # a restart forgets who is under way
+        self._lock, self._going = threading.Lock(), threading.Lock()
+        self._described: tuple[datetime, Metadata | None] | None = None
+        self._keys: tuple[datetime, KeySet] | None = None
+        self._gone: dict[bytes, None] = {}
+
+    @property
+    def callback(self) -> str:
+        """Where the provider sends people back to; it must know this URL."""
+        return self._settings.url + CALLBACK
+
+    def begin(self, there: str) -> tuple[str, str]:
+        """Where to send the browser, and the cookie that it brings back; ``there``: the page it wants.
+
+        Raises:
+            Refused: the provider does not say where.
+        """
+        from authlib.oauth2.rfc6749.parameters import prepare_grant_uri  # noqa: PLC0415  # only on this way
+        from authlib.oauth2.rfc7636 import create_s256_code_challenge  # noqa: PLC0415  # as above
+
+        way = {"state": secrets.token_urlsafe(32), "nonce": secrets.token_urlsafe(32)}
+        way |= {"verifier": secrets.token_urlsafe(48), "there": there}
+        url: str = prepare_grant_uri(
+            self._metadata().authorize,
+            self._settings.client_id,
+            "code",
+            redirect_uri=self.callback,
+            scope=list(self._settings.scopes),
+            state=way["state"],
+            nonce=way["nonce"],
+            code_challenge=create_s256_code_challenge(way["verifier"]),
+            code_challenge_method="S256",
+        )
+        sealed = self._seal.encrypt_at_time(json.dumps(way).encode(), int(self._clock().timestamp()))
+        return url, sealed.decode("ascii")
+
+    def there(self, cookie: str) -> str:
+        """The page that the browser with this cookie wants; empty where that is not known."""
+        way = self._way(cookie)
+        return way["there"] if way else ""
+
+    def end(self, query: Mapping[str, str], cookie: str) -> Vouched:
+        """Who came back.
+
+        Raises:
+            Refused: and why.
+        """
+        way = self._way(cookie)
+        if not way or not secrets.compare_digest(way["state"].encode(), query.get("state", "").encode()):
+            raise Refused(Why.EXPIRED)
+        if not self._goes(way["state"]):
+            raise Refused(Why.EXPIRED, "that way was gone before")
+        told = self._metadata()
+        issuer = query.get("iss")
+        if issuer != self._settings.issuer and (issuer or told.says_iss):
+            raise Refused(Why.INVALID, "the answer is another provider's (RFC 9207)")
+        if "error" in query:
+            raise Refused(Why.DENIED, f"the provider says {_word(query['error'])}")
+        answer = self._exchanged(told, query.get("code", ""), way["verifier"])
+        claims = self._claims(told, answer, way["nonce"])
+        return tokens.vouched(claims, self._settings)
+
+    def _way(self, cookie: str) -> dict[str, str] | None:
+        try:
+            opened = self._seal.decrypt_at_time(
+                cookie.encode(), int(LASTS.total_seconds()), int(self._clock().timestamp())
+            )
+        except InvalidToken:
+            return None
+        way: dict[str, str] = json.loads(opened)
+        return way
+
+    def _goes(self, state: str) -> bool:
+        mark = sha256(state.encode()).digest()
+        with self._going:
+            if mark in self._gone:
+                return False
+            self._gone[mark] = None
+            while len(self._gone) > _GONE:
+                del self._gone[next(iter(self._gone))]
+        return True
+
+    def _exchanged(self, told: Metadata, code: str, verifier: str) -> Mapping[str, Any]:
+        """What the code is worth (RFC 6749 section 4.1.3)."""
+        from authlib.oauth2.auth import ClientAuth  # noqa: PLC0415  # as above
+
+        secret = self._settings.client_secret.get_secret_value()
+        method = "none" if not secret else "client_secret_post" if told.post else "client_secret_basic"
+        headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
+        asked = {"grant_type": "authorization_code", "code": code, "redirect_uri": self.callback}
+        body = urlencode({**asked, "code_verifier": verifier})
+        auth = ClientAuth(self._settings.client_id, secret, method)
+        url, headers, body = auth.prepare("POST", told.token, headers, body)
+        status, answer = self._asked("POST", url, headers, body.encode())
+        if status != 200:  # noqa: PLR2004  # the only one that RFC 6749 section 5.1 knows
+            raise Refused(Why.INVALID, f"no token for the code: {status} {_word(answer.get('error'))}")
+        return answer
+
+    def _claims(self, told: Metadata, answer: Mapping[str, Any], nonce: str) -> dict[str, Any]:
+        """What the id_token says, and what is told beside it, of the same person."""
+        text, access = answer.get("id_token"), answer.get("access_token")
+        if not isinstance(text, str):
+            raise Refused(Why.INVALID, "the provider gave no id_token: is openid among access.oidc.scopes?")
+        expected = tokens.Expected(self._settings.issuer, self._settings.client_id, nonce, access or "")
+        now = self._clock()
+        try:
+            claims = tokens.trusted(text, self._key_set(told), expected, now)
+        except tokens.UnknownKey:
+            claims = tokens.trusted(text, self._key_set(told, anew=True), expected, now)
+        if told.userinfo and isinstance(access, str) and not tokens.enough(claims, self._settings):
+            status, more = self._asked("GET", told.userinfo, {"Authorization": f"Bearer {access}"})
+            if status != 200 or more.get("sub") != claims["sub"]:  # noqa: PLR2004  # OpenID Connect Core section 5.3.2
+                raise Refused(Why.INVALID, f"userinfo is of somebody else, or refused: {status}")
+            claims = {**more, **claims}
+        return claims
+
+    def _metadata(self) -> Metadata:
+        with self._lock:
+            now = self._clock()
+            if self._described is None or not _young(self._described[0], now, _KEPT if self._described[1] else _AGAIN):
+                self._described = now, self._describe()
+            if self._described[1] is None:
+                raise Refused(Why.UNREACHABLE)
+            return self._described[1]
+
+    def _describe(self) -> Metadata | None:
+        url = self._settings.issuer.rstrip("/") + "/.well-known/openid-configuration"
+        try:
+            status, told = self._asked("GET", url)
+            if status != 200:  # noqa: PLR2004  # Discovery section 4.2
+                raise Refused(Why.UNREACHABLE, f"it answered {status}")
+            return metadata(told, self._settings.issuer)
+        except (Refused, ValueError) as error:
+            log.warning("identity provider does not answer", extra={"url": url, "why": str(error)})
+            return None
+
+    def _key_set(self, told: Metadata, *, anew: bool = False) -> KeySet:
+        with self._lock:
+            now, kept = self._clock(), _KEYS_AGAIN if anew else _KEPT
+            if self._keys is None or not _young(self._keys[0], now, kept):
+                status, answer = self._asked("GET", told.keys)
+                if status != 200:  # noqa: PLR2004  # there is no other good one
+                    raise Refused(Why.UNREACHABLE, f"its keys: it answered {status}")
+                self._keys = now, tokens.key_set(answer)
+            return self._keys[1]
+
+    def _asked(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> tuple[int, Mapping[str, Any]]:
+        try:
+            answer = self._http.request(
+                method, url, headers={"Accept": "application/json", **(headers or {})}, body=body
+            )
+            told = json.loads(answer.body)
+        except (PluginError, OSError) as error:
+            raise Refused(Why.UNREACHABLE, str(error)[:200]) from error
+        except (ValueError, RecursionError) as error:
+            raise Refused(Why.UNREACHABLE, f"no JSON, with status {answer.status}") from error
+        if not isinstance(told, dict):
+            raise Refused(Why.UNREACHABLE, "no JSON object")
+        return answer.status, told
+
+
+def _young(since: datetime, now: datetime, kept: timedelta) -> bool:
+    return timedelta() <= now - since < kept
+
+
+def _word(text: object) -> str:
+    """An error's code as it may stand in a log; it came from a stranger."""
+    word = str(text)[:40]
+    return word if word.replace("_", "").isalnum() and word.isascii() else "something else"
