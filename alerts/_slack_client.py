@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Mapping
-from http.client import HTTPException
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
-from urllib.error import URLError
+from urllib.parse import urljoin
 
-from slack_sdk import WebClient, WebhookClient
-from slack_sdk.errors import SlackApiError, SlackRequestError
-from slack_sdk.http_retry import HttpRequest, HttpResponse, RetryState
-from slack_sdk.http_retry.builtin_handlers import (
-    ConnectionErrorRetryHandler,
-    RateLimitErrorRetryHandler,
-    ServerErrorRetryHandler,
-)
-from slack_sdk.http_retry.builtin_interval_calculators import FixedValueRetryIntervalCalculator
-from slack_sdk.http_retry.handler import RetryHandler
+from pydantic import SecretStr
 
+from monitor.http import Answer, Http, HttpError
+from monitor.places import loopback
 from monitor.ports import PluginError
 
 log = logging.getLogger(__name__)
 
-_TRIES = 2  # further ones, inside one call
-_PATIENCE = 30  # seconds of Retry-After that are waited out here; for longer ones the pipeline comes again
-# The SDK writes whole URLs and answers to its log, and a webhook's URL is its password. This logger stands outside the
-# tree, so that nothing turns it on.
-_SILENT = logging.Logger("slack_sdk", level=logging.CRITICAL + 1)  # noqa: LOG001  # see above
+_TRIES = 3  # inside one call; the pipeline has the long waits
 
 _NEW_TOKEN = "make a new bot token in the app's settings and put it into token_file"  # noqa: S105  # words, no secret
 _NEW_HOOK = "make a new incoming webhook and put its URL into webhook_url_file"
@@ -79,85 +70,58 @@ class RefusedError(PluginError):
         self.code = code
 
 
-def call(token: str, base_url: str, seconds: int, method: str, body: Mapping[str, Any]) -> str:
-    """Call a method of the Web API that posts or changes a message; the message as ``channel:ts``.
+@dataclass(frozen=True, slots=True)
+class Slack:
+    """How it is asked: ``outgoing`` are networks besides public addresses, ``timeout`` is for one request."""
 
-    Raises:
-        PluginError: it was not done; a ``RefusedError`` where Slack said so.
-    """
-    client = WebClient(token, base_url, seconds, logger=_SILENT, retry_handlers=_handlers())
-    try:
-        answer = client.api_call(method, json=dict(body)).data
-    except SlackApiError as error:
-        refused = _refusal(error.response.status_code, _code(error.response.data))
-        if refused.code in _SHAPE and body["blocks"]:
-            return call(token, base_url, seconds, method, _bare(body, refused.code))
-        raise refused from error
-    except (SlackRequestError, OSError, HTTPException, ValueError, AttributeError) as error:
-        raise _unreachable(error, seconds) from error  # AttributeError: the SDK's, over JSON that is no object
-    if not isinstance(answer, dict) or not {"channel", "ts"} <= answer.keys():
-        raise PluginError("Slack took the message and did not say where it stands", retry=False)
-    return f"{answer['channel']}:{answer['ts']}"
+    outgoing: tuple[str, ...]
+    timeout: timedelta
 
+    def call(self, token: SecretStr, base_url: str, method: str, body: Mapping[str, Any]) -> str:
+        """Call a method of the Web API that posts or changes a message; the message as ``channel:ts``.
 
-def send(url: str, seconds: int, body: Mapping[str, Any]) -> None:
-    """Post by an incoming webhook.
+        Raises:
+            PluginError: it was not done; a ``RefusedError`` where Slack said so.
+        """
+        answer = self._post(urljoin(base_url, method), body, {"Authorization": f"Bearer {token.get_secret_value()}"})
+        said = _said(answer.body)
+        if said.get("ok") is not True or answer.status != 200:
+            refused = _refusal(answer.status, _code(said))
+            if refused.code in _SHAPE and body["blocks"]:
+                return self.call(token, base_url, method, _bare(body, refused.code))
+            raise refused
+        if not all(isinstance(said.get(key), str) for key in ("channel", "ts")):
+            raise PluginError("Slack took the message and did not say where it stands", retry=False)
+        return f"{said['channel']}:{said['ts']}"
 
-    Raises:
-        PluginError: it was not posted.
-    """
-    client = WebhookClient(url, seconds, logger=_SILENT, retry_handlers=_handlers())
-    try:
-        answer = client.send_dict(dict(body))
-    except (SlackRequestError, OSError, HTTPException, ValueError) as error:
-        raise _unreachable(error, seconds) from error
-    if answer.status_code == 200:
-        return
-    refused = _refusal(answer.status_code, _code({"error": answer.body.strip()}))
-    if not (refused.code in _SHAPE and body["blocks"]):
-        raise refused
-    send(url, seconds, _bare(body, refused.code))
+    def send(self, url: SecretStr, body: Mapping[str, Any]) -> None:
+        """Post by an incoming webhook.
 
+        Raises:
+            PluginError: it was not posted.
+        """
+        answer = self._post(url.get_secret_value(), body, {})
+        if answer.status == 200:
+            return
+        refused = _refusal(answer.status, _code({"error": answer.body.decode("utf-8", "replace").strip()}))
+        if not (refused.code in _SHAPE and body["blocks"]):
+            raise refused
+        self.send(url, _bare(body, refused.code))
 
-class _RateLimit(RateLimitErrorRetryHandler):
-    """Waits as long as Slack asks, unless that is too long for the caller."""
-
-    def _can_retry(
-        self,
-        *,
-        state: RetryState,
-        request: HttpRequest,
-        response: HttpResponse | None = None,
-        error: Exception | None = None,
-    ) -> bool:
-        limited = super()._can_retry(state=state, request=request, response=response, error=error)
-        return limited and response is not None and _is_bearable(response)
-
-
-class _ServerError(ServerErrorRetryHandler):
-    """Every 5xx: what stands before Slack answers 502 and 504, which the SDK leaves alone."""
-
-    def _can_retry(
-        self,
-        *,
-        state: RetryState,
-        request: HttpRequest,
-        response: HttpResponse | None = None,
-        error: Exception | None = None,
-    ) -> bool:
-        known = super()._can_retry(state=state, request=request, response=response, error=error)
-        return known or (response is not None and response.status_code >= 500)
-
-
-def _handlers() -> list[RetryHandler]:
-    wait = FixedValueRetryIntervalCalculator(0.3)  # seconds; the pipeline has the long ones
-    return [_RateLimit(_TRIES), _ServerError(_TRIES, wait), ConnectionErrorRetryHandler(_TRIES, wait)]
-
-
-def _is_bearable(response: HttpResponse) -> bool:
-    asked = next((value for header, value in response.headers.items() if header.lower() == "retry-after"), "1")
-    asked = asked if isinstance(asked, str) else asked[0]
-    return bool(re.fullmatch(r"[0-9]{1,9}", asked)) and int(asked) <= _PATIENCE
+    def _post(self, url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Answer:
+        # After a lost answer it is posted again: told twice is better than not at all.
+        http = Http((*self.outgoing, *loopback(url)), timeout=self.timeout)
+        try:
+            return http.request(
+                "POST",
+                url,
+                headers={"Content-Type": "application/json; charset=utf-8", **headers},
+                body=json.dumps(body).encode(),
+                tries=_TRIES,
+                idempotent=True,
+            )
+        except HttpError as error:
+            raise PluginError(f"Slack {error.what}", retry=error.retry) from error
 
 
 def _bare(body: Mapping[str, Any], code: str) -> dict[str, Any]:
@@ -166,9 +130,17 @@ def _bare(body: Mapping[str, Any], code: str) -> dict[str, Any]:
     return {**{name: value for name, value in body.items() if name != "metadata"}, "blocks": []}
 
 
-def _code(answer: object) -> str:
+def _said(content: bytes) -> Mapping[str, Any]:
+    try:
+        said = json.loads(content)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _code(said: Mapping[str, Any]) -> str:
     """Slack's word for what is wrong; empty where it is no word, so that nothing strange reaches a log."""
-    code = answer.get("error") if isinstance(answer, dict) else None
+    code = said.get("error")
     return code if isinstance(code, str) and re.fullmatch(r"[a-z0-9_]{1,60}", code) else ""
 
 
@@ -177,13 +149,3 @@ def _refusal(status: int, code: str) -> RefusedError:
     # A 200 without Slack's word is somebody else's: a proxy's page, or half an answer.
     passing = code in _PASSING or status in (408, 429) or status >= 500 or (status == 200 and not code)
     return RefusedError(f"Slack answered {code or f'with status {status}'}{remedy}", retry=passing, code=code)
-
-
-def _unreachable(error: Exception, seconds: int) -> PluginError:
-    # Never the error's own text: urllib's may quote the URL.
-    cause = error.reason if isinstance(error, URLError) else error
-    if isinstance(cause, TimeoutError):
-        return PluginError(f"Slack did not answer within {seconds} s", retry=True)
-    if isinstance(cause, OSError) and cause.strerror:
-        return PluginError(f"Slack can't be reached: {cause.strerror}", retry=True)
-    return PluginError(f"Slack did not answer as Slack does ({type(cause).__name__})", retry=True)

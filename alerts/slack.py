@@ -6,12 +6,10 @@ cannot change what it posted, so there a further message comes only for somethin
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, ClassVar, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validator
 
@@ -19,17 +17,20 @@ from alerts import _slack_client as client
 from alerts._render import render
 from alerts._slack_layout import payload
 from monitor.model import Action, Incident
+from monitor.places import loopback, place
 from monitor.ports import Duration, Notifier
 
 _WAYS = "give either a token (token_file) with a channel, or an incoming webhook (webhook_url_file)"
 # The message can't be changed any more; another one may still be posted.
 _GONE = {"cant_update_message", "channel_not_found", "edit_window_closed", "is_archived", "message_not_found"}
-_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 def _safe_url(url: str) -> str:
-    parts = urlsplit(url) if re.fullmatch(r"[\x21-\x7e]+", url) else urlsplit("")
-    if not (parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK))):
+    try:
+        safe = place(url).scheme == "https" or bool(loopback(url))
+    except ValueError as error:
+        raise ValueError(f"must be an https:// URL: {error}") from None
+    if not safe:
         raise ValueError("must be an https:// URL, since what it carries is secret")
     return url
 
@@ -99,31 +100,29 @@ class Slack(Notifier):
         """
         body = payload(incident.id, render(incident, actions), self.page_url)
         if self.token:
-            return self._post_or_change(self.token.get_secret_value(), body, handle)
+            return self._post_or_change(self.token, body, handle)
         told = _told(incident, actions)
         if not _is_news(told, handle):
             return handle
         if self.webhook_url:
-            client.send(self.webhook_url.get_secret_value(), self._seconds, {**body, "unfurl_links": False})
+            self._slack.send(self.webhook_url, {**body, "unfurl_links": False})
         return told
 
-    def _post_or_change(self, token: str, body: dict[str, object], handle: str) -> str:
+    def _post_or_change(self, token: SecretStr, body: dict[str, object], handle: str) -> str:
         channel, _, ts = handle.partition(":")
         body = {**body, "parse": "none"}  # chat.update's own default makes links and mentions
         if channel and re.fullmatch(r"\d+\.\d+", ts):
             try:
-                return client.call(
-                    token, self.base_url, self._seconds, "chat.update", {**body, "channel": channel, "ts": ts}
-                )
+                return self._slack.call(token, self.base_url, "chat.update", {**body, "channel": channel, "ts": ts})
             except client.RefusedError as refused:
                 if refused.code not in _GONE:
                     raise
         body = {**body, "channel": self.channel, "unfurl_links": False, "unfurl_media": False}
-        return client.call(token, self.base_url, self._seconds, "chat.postMessage", body)
+        return self._slack.call(token, self.base_url, "chat.postMessage", body)
 
     @property
-    def _seconds(self) -> int:
-        return math.ceil(self.timeout.total_seconds())
+    def _slack(self) -> client.Slack:
+        return client.Slack(self.outgoing, self.timeout)
 
 
 def _told(incident: Incident, actions: Sequence[Action]) -> str:

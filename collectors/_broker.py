@@ -148,9 +148,9 @@ def bare(url: str, *schemes: str) -> str:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"no URL: {error}") from None
-    if parts.username is not None or parts.password is not None:
+    except ValueError:
+        raise ValueError(f"no URL: write {schemes[0]}://host:port") from None
+    if "@" in url:
         raise ValueError("a URL with credentials: write user, and name a file by password_file")
     if parts.scheme not in schemes or not host:
         raise ValueError(f"{url!r} is no such URL: write {schemes[0]}://host:port")

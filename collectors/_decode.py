@@ -32,6 +32,7 @@ _SHOWN = 1000  # bytes of a bad line that are looked at
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _EVER = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+NOT_YOURS = "tenant: this key tells of its own mail only"
 
 Stamp = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset")]
 # Sellers choose some of these names, so they are bounded and hold no control characters.
@@ -39,7 +40,7 @@ Label = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Line = Annotated[str, Meta(max_length=2000)]
 
 
-class Event(Struct, forbid_unknown_fields=True):
+class Event(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """One line. ``message_id`` (or an ``id`` of the sender's own) is what makes a repeated line count once."""
 
     kind: Literal["sent", "deferred", "bounced", "expired", "complaint", "held"]
@@ -76,10 +77,11 @@ def _without_patterns() -> type[Event]:
     for field in msgspec.structs.fields(Event):
         kind = short if field.type == Label else field.type
         fields.append((field.name, kind) if field.required else (field.name, kind, field.default))
-    return msgspec.defstruct("Event", fields, bases=(Struct,), forbid_unknown_fields=True, gc=False)  # type: ignore[return-value]  # the same fields
+    return msgspec.defstruct("Event", fields, bases=(Struct,), forbid_unknown_fields=True, omit_defaults=True, gc=False)  # type: ignore[return-value]  # the same fields
 
 
 _decoder = msgspec.json.Decoder(Event)
+_encode = msgspec.json.Encoder().encode
 # Text without a backslash has no control character to look for: JSON allows none of them as they are.
 _plain_decoder = msgspec.json.Decoder(_without_patterns())
 _array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
@@ -115,16 +117,30 @@ def decode(body: bytes) -> Batch:
     return Batch(columns=columns(checked.lines), watermark=checked.newest, rejected=checked.rejected)
 
 
-def check(body: bytes, bounds: tuple[datetime, datetime] = _EVER) -> Checked:
-    """Which lines (or elements of an array) are events whose ``at`` lies in ``bounds``, and why the others are none."""
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What is taken: events whose ``at`` lies in the bounds, and of that tenant's mail alone, if one is named."""
+
+    since: datetime
+    until: datetime
+    tenant: str = ""
+
+
+def check(body: bytes, bounds: tuple[datetime, datetime] = _EVER, tenant: str = "") -> Checked:
+    """Which lines (or elements of an array) are events whose ``at`` lies in ``bounds``, and why the others are none.
+
+    ``tenant``: all are to be of that one's mail; a line that names none is taken for it, and one of another's is none.
+    The lines are then written anew, so that whoever reads them next finds no other name in them.
+    """
+    taken = _Taken(*bounds, tenant)
     if body[:64].lstrip()[:1] == b"[":
-        return _array(body, bounds)
+        return _array(body, taken)
     # Many lines at once are ten times as fast as one by one, which only tells which is wrong. A piece has not so many
     # that a bad one among them costs much.
     found: list[Checked] = []
     number = 1
     for piece in _pieces(body):
-        found += _checked(piece, number, bounds)
+        found += _checked(piece, number, taken)
         number += piece.count(b"\n")
     return _joined(found)
 
@@ -140,10 +156,10 @@ def _pieces(body: bytes) -> Iterator[bytes]:
         start = end
 
 
-def _checked(body: bytes, number: int, bounds: tuple[datetime, datetime]) -> Iterator[Checked]:
+def _checked(body: bytes, number: int, taken: _Taken) -> Iterator[Checked]:
     """From one bad line to the next, as far as the decoder's errors tell where they stand; the first has ``number``."""
     for _ in range(_MANY):
-        good, place = _tried(body, bounds)
+        good, place = _tried(body, taken)
         if good:
             yield good
             return
@@ -151,16 +167,16 @@ def _checked(body: bytes, number: int, bounds: tuple[datetime, datetime]) -> Ite
             break
         before, line = body[: place[0]], body[place[0] : place[1]]
         if before:
-            yield _tried(before, bounds)[0] or _one_by_one(enumerate(before.split(b"\n"), number), "line", bounds)
+            yield _tried(before, taken)[0] or _one_by_one(enumerate(before.split(b"\n"), number), "line", taken)
         number += before.count(b"\n")
-        yield _one_by_one([(number, line)], "line", bounds)
+        yield _one_by_one([(number, line)], "line", taken)
         number, body = number + 1, body[place[1] + 1 :]
         if not body:
             return
-    yield _one_by_one(enumerate(body.split(b"\n"), number), "line", bounds)
+    yield _one_by_one(enumerate(body.split(b"\n"), number), "line", taken)
 
 
-def _array(body: bytes, bounds: tuple[datetime, datetime]) -> Checked:
+def _array(body: bytes, taken: _Taken) -> Checked:
     try:
         items = _array_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -169,10 +185,10 @@ def _array(body: bytes, bounds: tuple[datetime, datetime]) -> Checked:
         return Checked(b"", 0, None, [Rejected(f"body: over {ITEMS:,} items", "body")])
     # Line breaks within an element stand between its parts: in a string JSON allows none.
     lines = (bytes(item).replace(b"\n", b" ").replace(b"\r", b" ") for item in items)
-    return _one_by_one(enumerate(lines, start=1), "item", bounds)
+    return _one_by_one(enumerate(lines, start=1), "item", taken)
 
 
-def _tried(body: bytes, bounds: tuple[datetime, datetime]) -> tuple[Checked | None, tuple[int, int] | None]:
+def _tried(body: bytes, taken: _Taken) -> tuple[Checked | None, tuple[int, int] | None]:
     """A body in which every line is an event; else where the first that is none begins and ends, if it can be told."""
     if len(body) > LINE_LIMIT and (place := _long(body)):
         return None, place
@@ -182,10 +198,18 @@ def _tried(body: bytes, bounds: tuple[datetime, datetime]) -> tuple[Checked | No
         return None, _place(body, error)
     if not events or not _apart(body, len(events)):
         return None, None
-    newest = _newest(events, bounds)
+    newest = _newest(events, taken)
     if newest is None:
-        return None, _nth(body, next(place for place, event in enumerate(events) if _wrong(event, bounds)))
-    return Checked(body if body.endswith(b"\n") else body + b"\n", len(events), newest), None
+        return None, _nth(body, next(place for place, event in enumerate(events) if _wrong(event, taken)))
+    lines = _owned(events, taken.tenant) if taken.tenant else body if body.endswith(b"\n") else body + b"\n"
+    return Checked(lines, len(events), newest), None
+
+
+def _owned(events: Iterable[Event], tenant: str) -> bytes:
+    """The events of a tenant as lines. A line may name its tenant twice, and readers differ in which they believe."""
+    for event in events:
+        event.tenant = tenant
+    return b"".join([_encode(event) + b"\n" for event in events])
 
 
 def _apart(body: bytes, events: int) -> bool:
@@ -249,20 +273,22 @@ def _joined(found: Sequence[Checked]) -> Checked:
     )
 
 
-def _newest(events: Sequence[Event], bounds: tuple[datetime, datetime]) -> datetime | None:
+def _newest(events: Sequence[Event], taken: _Taken) -> datetime | None:
     """The latest ``at``, if nothing is wrong with any of them."""
     stamps = [event.at for event in events]
     newest = max(stamps)
-    if min(stamps) < bounds[0] or newest > bounds[1]:
+    if min(stamps) < taken.since or newest > taken.until:
         return None
     # Most bodies have both throughout, and to look at each event's fields in turn would cost as much as to read them.
-    usual = "" not in [event.message_id.strip(DRESS) for event in events] and "" not in [
-        event.tenant for event in events
-    ]
-    return None if not usual and any(_wrong(event, bounds) for event in events) else newest
+    usual = (
+        not taken.tenant
+        and "" not in [event.message_id.strip(DRESS) for event in events]
+        and "" not in [event.tenant for event in events]
+    )
+    return None if not usual and any(_wrong(event, taken) for event in events) else newest
 
 
-def _one_by_one(numbered: Iterable[tuple[int, bytes]], what: str, bounds: tuple[datetime, datetime]) -> Checked:
+def _one_by_one(numbered: Iterable[tuple[int, bytes]], what: str, taken: _Taken) -> Checked:
     """Some at a time, since most are good; line by line where one of them is not."""
     good: list[bytes] = []
     rejected: list[Rejected] = []
@@ -270,15 +296,15 @@ def _one_by_one(numbered: Iterable[tuple[int, bytes]], what: str, bounds: tuple[
     lines = ((number, line) for number, line in numbered if line and not line.isspace())
     while some := list(islice(lines, _SOME)):
         text = b"\n".join([line for _, line in some])
-        if checked := _tried(text, bounds)[0]:
-            good.append(text)
+        if checked := _tried(text, taken)[0]:
+            good.append(checked.lines[:-1] if taken.tenant else text)
             newest = max(filter(None, (newest, checked.newest)))
             continue
         for number, line in some:
             event = _event(line)
-            wrong = event if isinstance(event, str) else _wrong(event, bounds)
+            wrong = event if isinstance(event, str) else _wrong(event, taken)
             if not wrong and isinstance(event, Event):
-                good.append(line)
+                good.append(_owned([event], taken.tenant)[:-1] if taken.tenant else line)
                 newest = max(newest or event.at, event.at)
             else:
                 sample = scrub(line[:_SHOWN].decode("utf-8", "replace"), 200)
@@ -304,13 +330,15 @@ def _event(line: bytes) -> Event | str:
         return f"line: no JSON object: {scrub(str(error), 100)}{hint}"
 
 
-def _wrong(event: Event, bounds: tuple[datetime, datetime]) -> str:
-    if event.at < bounds[0]:
+def _wrong(event: Event, taken: _Taken) -> str:
+    if event.at < taken.since:
         return "at: older than events are kept"
-    if event.at > bounds[1]:
+    if event.at > taken.until:
         return "at: the time is ahead of our clock"
     if not event.message_id.strip(DRESS) and not event.id:
         return "message_id: missing, and no id either: a repeated line could not be told from a new event"
+    if taken.tenant:
+        return "" if event.tenant in ("", taken.tenant) else NOT_YOURS
     if not event.tenant and (event.segment or event.campaign or event.variant):
         orphan = next(label for label in OWNED if getattr(event, label))
         return f"{orphan}: named without tenant"

@@ -13,11 +13,11 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
 
-from monitor import manifest
+from monitor import expiring, manifest
 from monitor.errors import UserError
 from monitor.facts import schema
 from monitor.facts.frozen import Content, Frozen, Partition, freezer
@@ -31,24 +31,37 @@ from monitor.stores import Stores
 from monitor.telemetry import VERSION
 
 _DRAFT = ".draft-"
+KEYRING_FOR = timedelta(days=30)
 
 
-def make(stores: Stores, data: Path, folder: Path, now: datetime, *, keyring: bool = True, keep: int = 0) -> Job:
+def make(
+    stores: Stores,
+    data: Path,
+    folder: Path,
+    now: datetime,
+    *,
+    keyring: bool = True,
+    keyring_for: timedelta | None = KEYRING_FOR,
+    keep: int = 0,
+) -> Job:
     """A backup of the stores under ``data``, as a new directory in ``folder``; what did not change is linked there.
 
-    With ``keep`` only so many backups are left in ``folder``. The answer has ``path``, ``events``, ``files``,
-    ``bytes``, ``written`` (bytes that are new), ``held_s`` (for how long nothing was applied) and ``removed``.
+    Its keyring rests as that of the stores, and expires after ``keyring_for`` (None: never); those in ``folder`` that
+    have are removed. With ``keep`` only so many backups are left there. The answer has ``path``, ``events``, ``files``,
+    ``bytes``, ``written`` (bytes that are new), ``held_s`` (for how long nothing was applied), ``removed``, ``expired``
+    (how many keyrings) and ``keyring_until``.
 
     Raises:
         UserError: the folder can't be written or is full, or another backup is being made there.
         FactsError: the facts take nothing in, or can't be read.
     """
-    with worded(folder), _alone(folder):
+    until = (now + keyring_for).isoformat() if keyring and keyring_for else ""
+    with worded(folder), alone(folder):
         name = _name(folder, now)
         draft = folder / f"{_DRAFT}{name}"
         draft.mkdir(mode=0o700)
         try:
-            answer = yield from _written(stores, data, draft, _before(folder), now, keyring=keyring)
+            answer = yield from _written(stores, data, draft, _before(folder), now, keyring=keyring, until=until)
             draft.rename(folder / name)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
@@ -56,8 +69,10 @@ def make(stores: Stores, data: Path, folder: Path, now: datetime, *, keyring: bo
         sync_folder(folder)
         gone = manifest.whole(folder)[:-keep] if keep else []
         for old in gone:
-            shutil.rmtree(old)
-        return {**answer, "path": str(folder / name), "removed": len(gone)}
+            expiring.shredded(old)
+        expired = expiring.expire(folder, now)
+        more = {"removed": len(gone), "expired": len(expired), "keyring_until": until}
+        return {**answer, "path": str(folder / name), **more}
 
 
 @contextlib.contextmanager
@@ -77,7 +92,14 @@ def worded(folder: Path) -> Iterator[None]:
 
 
 def _written(
-    stores: Stores, data: Path, draft: Path, before: tuple[Path, Manifest] | None, now: datetime, *, keyring: bool
+    stores: Stores,
+    data: Path,
+    draft: Path,
+    before: tuple[Path, Manifest] | None,
+    now: datetime,
+    *,
+    keyring: bool,
+    until: str,
 ) -> Job:
     yield from _settled(stores)
     with freezer(stores.facts) as frozen:
@@ -96,6 +118,7 @@ def _written(
         ledger=_file(draft, draft / LEDGER),
         identity=stores.keyring.identity,
         keyring=_file(draft, draft / KEYRING) if keyring else None,
+        keyring_until=until,
         dead_letters=[_file(draft, path) for path in sorted((draft / DEAD_LETTERS).glob("*"))],
     )
     descriptor = os.open(_new(draft / manifest.NAME), os.O_WRONLY)
@@ -251,7 +274,7 @@ def _name(folder: Path, now: datetime) -> str:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Nobody else makes a backup in ``folder`` meanwhile; what one that died left there is removed.
 
     Raises:

@@ -5,11 +5,13 @@ A time-out of a socket begins anew with each byte, so that whoever sends one now
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -94,6 +96,16 @@ class BoundedTls(_Bounded, ssl.SSLSocket):
     """One with TLS."""
 
 
+@contextmanager
+def hung_up(stream: socket.socket) -> Iterator[None]:
+    """Closed in the end, whoever still holds a file of it."""
+    try:
+        yield
+    finally:
+        if (number := stream.detach()) != -1:
+            os.close(number)
+
+
 def connect(family: int, address: tuple[Any, ...], until: float, received: int) -> Bounded:
     """A TCP connection to exactly this address; at most ``received`` bytes come in.
 
@@ -125,13 +137,12 @@ def secured(plain: Bounded, context: ssl.SSLContext, name: str) -> BoundedTls:
         made.settimeout(left(made.until))
         made.do_handshake()  # ends at the time-out as a whole
     except BaseException:
-        with suppress(OSError):
-            made.close()
+        made.close()
         raise
     return made
 
 
-def tls(ca_file: str | None = None) -> ssl.SSLContext:
+def tls(ca_file: Path | None = None) -> ssl.SSLContext:
     """TLS that checks names and certificates, against the system's authorities or those in a file.
 
     Raises:

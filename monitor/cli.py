@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from monitor import cli_audit, cli_data, cli_keys, cli_people, cli_quarantine
+from monitor import cli_approvals, cli_audit, cli_data, cli_keyring, cli_keys, cli_people, cli_quarantine
 from monitor import cli_kit as kit
 
 
@@ -334,17 +334,21 @@ def _grant(
     share: float = 0.0,
     pool: str = "",
 ) -> None:
-    from monitor import hand
+    from monitor import four_eyes, hand
+    from monitor.ledger.approvals import Approval
     from monitor.model import Deed
 
+    needed = kit.configured(config).access.four_eyes
     with kit.ledger(config) as ledger, kit.worded(), ledger.begin() as conn:
         part, name = hand.scope_of(" ".join(scope)), who or kit.login()
-        action = hand.grant(conn, Deed(deed), part, span, name, why, kit.now(), share=share, pool=pool)
-    click.echo(f"{action.id}  {action.deed} {action.scope} until {action.until:%Y-%m-%d %H:%M:%S} UTC")
-    if action.deed in (Deed.PAUSE, Deed.THROTTLE) and not action.scope.stream:
-        click.echo("this holds transactional mail too: add stream=marketing to spare it")
-    option = f"--config {config} " if config else ""
-    click.echo(f"undo it with: mailvane {option}resume {action.id}")
+        by, now = f"cli:{kit.login()}", kit.now()
+        done = four_eyes.turn(
+            conn, Deed(deed), part, span, name, why, now, share=share, pool=pool, four_eyes=needed, by=by
+        )
+    if isinstance(done, Approval):
+        cli_approvals.asked(config, done)
+    else:
+        cli_approvals.granted(config, done)
 
 
 @contextmanager
@@ -361,8 +365,12 @@ def _faults(code: int) -> Iterator[None]:
 
 for _command in cli_data.commands(kit.configured, kit.worded, kit.now):
     cli.add_command(_command)
+for _one in (cli_approvals.approvals, cli_approvals.approve, cli_approvals.decline):
+    cli.add_command(_one)
 for _group in (cli_keys.keys, cli_people.people, cli_audit.audit, cli_quarantine.quarantine):
     cli.add_command(_group)
+for _command in cli_keyring.COMMANDS:
+    cli_keys.keys.add_command(_command)
 
 if __name__ == "__main__":
     main()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from monitor import cli_kit as kit
 from monitor.facts.errors import FactsBusy, FactsError
 from monitor.segments import SpoolCorrupt
 
@@ -42,6 +43,22 @@ class Day(click.ParamType[date]):
             self.fail(f"{value!r} is no day: write it like 2026-11-24", param, ctx)
 
 
+class Lifetime(kit.Span):
+    """A duration; 0 for ever."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """The text as a timedelta."""
+        return timedelta() if value in ("0", "never") else super().convert(value, param, ctx)
+
+
+OLD_KEY = click.option(
+    "--old-key-file",
+    "old_key",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="Where a wrapping key of before stands, if the keyring still rests under it; - for standard input.",
+)
+
+
 def commands(
     read: Callable[[Path | None], Settings],
     worded: Callable[[], AbstractContextManager[None]],
@@ -52,26 +69,46 @@ def commands(
     @click.command()
     @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
     @click.option("--without-keyring", is_flag=True, help="Leave out the keyring: who has it can tell who was meant.")
+    @click.option(
+        "--keyring-for",
+        "lasts",
+        type=Lifetime(),
+        default="30d",
+        show_default=True,
+        help="How long its keyring may be restored; then the next call removes it. 0 or never: for ever.",
+    )
     @click.option("--keep", type=click.IntRange(min=1), help="Remove older backups in DIR but this many [keep all].")
     @click.option("--verify", is_flag=True, help="Make none: read the newest in DIR (or DIR itself) and check it.")
     @_DATA
     @click.pass_obj
     def backup(
-        config: Path | None, folder: Path, keep: int | None, data: Path | None, *, without_keyring: bool, verify: bool
+        config: Path | None,
+        folder: Path,
+        lasts: timedelta,
+        keep: int | None,
+        data: Path | None,
+        *,
+        without_keyring: bool,
+        verify: bool,
     ) -> None:
         """Back up facts, ledger and keyring into a new directory in DIR, while the service runs or is down."""
         with worded():
             if verify:
-                _verify(folder)
+                _verify(folder, now())
             else:
-                _back_up(read(config), data, now, folder, keyring=not without_keyring, keep=keep or 0)
+                how = {"keyring": not without_keyring, "keyring_for": lasts, "keep": keep or 0}
+                _back_up(read(config), data, now, folder, **how)
 
     @click.command()
     @click.argument("source", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FROM")
     @click.option("--data", type=click.Path(path_type=Path), help="The directory to restore into [service.data].")
     @click.option("--into", metavar="DSN", help="The store for the facts, such as a server [service.facts].")
-    @click.option("--keyring", type=click.Path(path_type=Path, exists=True), help="Its file [the backup's].")
+    @click.option("--keyring", type=click.Path(path_type=Path, exists=True), help="Its file, rather than the backup's.")
     @click.option("--new-keyring", is_flag=True, help="Go on without the old one: no history is found by address.")
+    @click.option(
+        "--expired", is_flag=True, help="The backup's keyring though it has expired: the erased may be found."
+    )
+    @OLD_KEY
     @click.option(
         "--replace", is_flag=True, help="The target may hold a store: it is set aside; a server's is removed."
     )
@@ -82,17 +119,21 @@ def commands(
         data: Path | None,
         into: str | None,
         keyring: Path | None,
+        old_key: Path | None,
         *,
         new_keyring: bool,
+        expired: bool,
         replace: bool,
     ) -> None:
         """Restore a backup (the newest, where FROM holds several), and check that all of it is there."""
         with worded():
-            service = read(config).service
+            settings = read(config)
+            service = settings.service
             # A directory of its own stands alone, unless said otherwise.
             facts = into or ("" if data else service.facts)
             password = service.facts_password.get_secret_value()
-            how = {"keyring": keyring, "new_keyring": new_keyring, "replace": replace}
+            how: dict[str, Any] = {"keyring": keyring, "new_keyring": new_keyring, "expired": expired}
+            how |= {"replace": replace, "custody": settings.keyring, "former": _former(old_key)}
             _restore(source, (data or service.data).absolute(), now(), facts=facts, password=password, **how)
 
     @click.command()
@@ -126,17 +167,25 @@ def commands(
     yield from (backup, restore, export)
 
 
-def _back_up(
-    settings: Settings, data: Path | None, now: Callable[[], datetime], folder: Path, *, keyring: bool, keep: int
-) -> None:
+def _former(file: Path | None) -> Any:
+    from monitor.custody import former
+
+    return former(file)
+
+
+def _back_up(settings: Settings, data: Path | None, now: Callable[[], datetime], folder: Path, **how: Any) -> None:
     from monitor.handover import Backup
 
-    order = Backup(str(folder.absolute()), keyring=keyring, keep=keep)
+    order = Backup(str(folder.absolute()), **how)
     done = _followed(_work(settings, order, data, now), "Backing up")
     click.echo(f"{done['path']}: {done['events']:,} events, {_megabytes(done['bytes'])} in {done['files']:,} files")
     click.echo(f"  {_megabytes(done['written'])} of it written, the rest is as in the backup before")
+    if until := done["keyring_until"]:
+        click.echo(f"  its keyring may be restored until {until[:16].replace('T', ' ')} UTC")
     if done["removed"]:
         click.echo(f"  {done['removed']} older removed")
+    if done["expired"]:
+        click.echo(f"  {done['expired']} keyrings of older ones had expired, and are removed")
 
 
 def _restore(source: Path, data: Path, now: datetime, **how: Any) -> None:
@@ -144,9 +193,11 @@ def _restore(source: Path, data: Path, now: datetime, **how: Any) -> None:
     from monitor.handover import owner_only
 
     owner_only(data)
-    done = _followed(restore.restore(source, data, now, **how), "Restoring")
+    done = _followed(restore.restore(source, data, now, who=f"cli:{kit.login()}", **how), "Restoring")
     click.echo(f"{data}: {done['events']:,} events, as they were at {done['made_at'][:19]} UTC")
     _tell_rows(done["rows"])
+    if done["keys"]:
+        click.echo(f"{done['keys']} keys open again what they opened then: see mailvane keys list, and revoke anew")
     if done["replaced"]:
         click.echo(f"what was there before is in {done['replaced']}: remove it when you need it no more")
 
@@ -185,25 +236,34 @@ def _work(settings: Settings, order: Order, data: Path | None, now: Callable[[],
         if job := handover.there(order, place, service.listen, token, service.tls_cert):
             return job
     facts, password = ("", "") if data else (service.facts, service.facts_password.get_secret_value())
-    return handover.here(
-        order, partial(Stores, place, service.spool_limit, facts=facts, password=password), place, now()
+    stores = partial(
+        Stores,
+        place,
+        service.spool_limit,
+        facts=facts,
+        password=password,
+        quarantine=settings.quarantine,
+        custody=settings.keyring,
     )
+    return handover.here(order, stores, place, now())
 
 
-def _verified(folder: Path) -> Job:
+def _verified(folder: Path, now: datetime) -> Job:
     from monitor import manifest
 
     backup = manifest.found(folder)
     told = manifest.load(backup)
     yield from manifest.verify(backup, told)
-    return {"path": str(backup), "made_at": told.made_at, "events": told.events, "files": len(told.files)}
+    answer = {"path": str(backup), "made_at": told.made_at, "events": told.events, "files": len(told.files)}
+    return {**answer, "keyring": told.keyring_told(now)}
 
 
-def _verify(folder: Path) -> None:
-    done = _followed(_verified(folder), "Verifying")
+def _verify(folder: Path, now: datetime) -> None:
+    done = _followed(_verified(folder, now), "Verifying")
     click.echo(
         f"{done['path']}: whole. {done['events']:,} events of {done['made_at'][:19]} UTC, {done['files']:,} files"
     )
+    click.echo(f"  {done['keyring']}")
 
 
 def _followed(job: Job, label: str) -> dict[str, Any]:

@@ -114,6 +114,7 @@ def _here(settings: Settings, now: Callable[[], datetime], who: str) -> Iterator
             facts=service.facts,
             password=service.facts_password.get_secret_value(),
             quarantine=settings.quarantine,
+            custody=settings.keyring,
         )
     except (FactsError, FactsBusy, SpoolCorrupt) as error:
         raise click.ClickException(str(error)[:2000]) from error

@@ -17,6 +17,7 @@ from monitor import tls
 from monitor.core.rates import NOT_BY_HOUR, PARTS
 from monitor.core.rules import Rule
 from monitor.errors import UserError
+from monitor.hiding import hide
 from monitor.model import LABELS, OWNED
 from monitor.plugins import load as load_plugin
 from monitor.ports import Actuator, Collector, Detector, Notifier, Plugin, Source
@@ -24,6 +25,7 @@ from monitor.settings import (
     DEFAULT_RULES,
     Access,
     Automation,
+    Custody,
     GateSettings,
     GuardLimits,
     Outgoing,
@@ -71,6 +73,7 @@ _PLAIN: Mapping[str, tuple[str, type[Section]]] = {
     "access": ("access", Access),
     "outgoing": ("outgoing", Outgoing),
     "quarantine": ("quarantine", Quarantine),
+    "keyring": ("keyring", Custody),
     "automation": ("automation", Automation),
     "guards": ("guard_limits", GuardLimits),
     "protected": ("protected", Protected),
@@ -127,6 +130,7 @@ def load_ship(path: Path | None, env: Mapping[str, str] = os.environ) -> ShipSet
     tables, source = _tables(path)
     problems: list[Problem] = []
     ship = _section(Ship, tables, "ship", env, problems)
+    _section(Outgoing, tables, "outgoing", env, problems)
     collectors = _plugins(tables, "collector", env, problems)
     if ship and not ship.to:
         problems.append(Problem("ship.to", "is missing", "name the core, such as https://core.example:8025"))
@@ -174,15 +178,26 @@ def parse(tables: Mapping[str, Any], source: str, env: Mapping[str, str] = os.en
     _section(Ship, tables, "ship", env, problems)  # another command's, whose mistakes are told too
     if problems:
         raise ConfigError(source, problems)
-    return Settings(source=source, **parts)
+    return Settings(source=source, secret_files=dict(_files(tables)), **parts)
+
+
+def _files(table: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """The files that a configuration names by keys such as ``token_file``."""
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _files(value, f"{path}{name}.")
+        elif name.endswith("_file") and isinstance(value, str):
+            yield f"{path}{name}", value
 
 
 def _plugins(
     tables: Mapping[str, Any], section: str, env: Mapping[str, str], problems: list[Problem]
 ) -> dict[str, Any]:
     _, package, port = _PLUGGED[section]
+    outgoing = _section(Outgoing, tables, "outgoing", env, [])  # its mistakes are told once, by who reads it
+    allow = outgoing.allow if outgoing else ()
     return {
-        name: plugin
+        name: plugin.reaching(allow)
         for name, table in _named_tables(tables, section, problems)
         if (plugin := _plugin(package, port, table, f"{section}.{name}", env, problems))
     }
@@ -300,13 +315,18 @@ def _fill_secrets(
         elif f"{name}_file" in settings:
             place = Path(str(settings.pop(f"{name}_file")))
             try:
-                settings[name] = SecretStr(place.read_text("utf-8").strip())
+                settings[name] = _secret(place.read_text("utf-8").strip())
             except (OSError, UnicodeDecodeError) as error:
                 settings[name] = _ASIDE
                 why = error.strerror if isinstance(error, OSError) else "not UTF-8"
                 problems.append(Problem(f"{path}.{name}_file", f"{place} can't be read: {why}", remedy))
         elif variable in env:
-            settings[name] = SecretStr(env[variable])
+            settings[name] = _secret(env[variable])
+
+
+def _secret(text: str) -> SecretStr:
+    hide(text)
+    return SecretStr(text)
 
 
 def _rules(tables: Mapping[str, Any], problems: list[Problem]) -> Iterator[Rule]:

@@ -84,8 +84,9 @@ def printed(command: Sequence[str], seconds: float = SECONDS) -> str:
             if len(told) > _LONGEST:
                 raise UserError(f"{command[0]}, the command of [keyring], printed more than a key")
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # also what it started; who has ended feels nothing
+            if process.returncode is None:  # nobody else has its number yet
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # also what it started
     if process.returncode:
         raise UserError(
             f"{command[0]}, the command of [keyring], ended with status {process.returncode}: "

@@ -18,6 +18,7 @@ from monitor.core.policy import Guards, Proposal, Setting, decide, narrowed
 from monitor.core.rates import PARTS
 from monitor.core.rules import Pauses, Rule
 from monitor.facts import queries
+from monitor.facts.prepare import SELLERS
 from monitor.facts.queries import Counts
 from monitor.facts.store import Facts
 from monitor.ledger import actions, incidents, journal
@@ -52,8 +53,13 @@ class Round:
 
 
 def complete_to(conn: Connection, now: datetime) -> datetime | None:
-    """Up to when at least one source has told everything; None when none ever spoke."""
-    known = [mark for mark, _ in journal.watermarks(conn).values() if mark]
+    """Up to when at least one source has told everything; None when none ever spoke.
+
+    Sellers promise nothing for others: as long as a source of our own is alive, theirs is left out.
+    """
+    marks = {place: mark for place, (mark, _) in journal.watermarks(conn).items() if mark}
+    ours = [mark for (source, _), mark in marks.items() if source != SELLERS]
+    known = ours if ours and now - max(ours) <= STALE else [*marks.values()]
     return min(max(known), now) if known else None
 
 

@@ -56,7 +56,7 @@ def run(*, port: int, seed: int, incidents: Sequence[str], data: Path | None) ->
         marketplace = threading.Thread(
             target=dispatch,
             args=(url, world, planned),
-            kwargs={"stop": stop, "token": token(settings.token_file)},
+            kwargs={"stop": stop, "token": token(settings.token_file).get_secret_value()},
             name="marketplace",
         )
         _introduce(url, where, describe(planned))

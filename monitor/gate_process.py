@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from time import perf_counter
@@ -19,6 +19,7 @@ from monitor import logs, serving
 from monitor.access.doorkeeper import Doorkeeper, token_in
 from monitor.access.keys import Keys
 from monitor.access.limits import Limits
+from monitor.access.uses import Uses, file
 from monitor.api import gate as gate_api
 from monitor.api.doors import GATE, Doors
 from monitor.api.guard import Guard
@@ -40,13 +41,16 @@ def serve(settings: GateSettings) -> None:
     logs.set_up()
     listener = serving.bind(*settings.service.gate)
     ledger = open_ledger(settings.ledger, reads=True)
-    gate = Gate(ledger)
+    gate, keys = Gate(ledger), Keys(ledger)
+    uses = Uses(keys, file(settings.service.data))
     gate.refresh()
     metrics = GateMetrics(CollectorRegistry())
     try:
-        app = guarded(application(gate, metrics, settings.actuators), settings, Keys(ledger), metrics)
+        app = application(gate, metrics, settings.actuators, keys.refresh, uses.keep)
+        app = guarded(app, settings, keys, metrics)
         serving.server(app, gate, metrics).run(sockets=[listener])
     finally:
+        uses.keep(ending=True)
         ledger.dispose()
 
 
@@ -56,8 +60,13 @@ def guarded(app: ASGIApp, settings: GateSettings, keys: Keys, metrics: GateMetri
     return Guard(app, Doors(GATE), keeper, Limits(settings.access), metrics)
 
 
-def application(gate: Gate, metrics: GateMetrics, actuators: Mapping[str, Actuator]) -> ASGIApp:
-    """The gate's application; while it lives the gate follows the ledger, and the tiers that ask are served."""
+def application(
+    gate: Gate, metrics: GateMetrics, actuators: Mapping[str, Actuator], *beside: Callable[[], None]
+) -> ASGIApp:
+    """The gate's application; while it lives the gate follows the ledger, and the tiers that ask are served.
+
+    What else is done over and over stands ``beside``: each by itself, since a disk may keep it waiting.
+    """
     errors: dict[str, str] = {}
     told = _Told(gate, metrics)
 
@@ -70,7 +79,7 @@ def application(gate: Gate, metrics: GateMetrics, actuators: Mapping[str, Actuat
         gc.set_threshold(50_000, 10, 10)
         # A thread that reads the ledger must not keep an answer waiting for the usual 5 ms.
         sys.setswitchinterval(0.0005)
-        tasks = [asyncio.create_task(_follow(gate))]
+        tasks = [asyncio.create_task(_again(work)) for work in (gate.refresh, *beside)]
         for name, tier in actuators.items():
             if isinstance(tier, Listener):
                 tasks.append(asyncio.create_task(_keep(name, tier, told, errors)))
@@ -103,10 +112,10 @@ class _Told:
         self._metrics.refused.labels(server, reason).inc()
 
 
-async def _follow(gate: Gate) -> None:
-    """Read the ledger for ever, beside the loop: a ledger that is locked must not keep an answer waiting."""
+async def _again(work: Callable[[], None]) -> None:
+    """Read the ledger for ever, or the like, beside the loop: one that is locked must not keep an answer waiting."""
     while True:
-        await asyncio.to_thread(gate.refresh)
+        await asyncio.to_thread(work)
         await asyncio.sleep(EVERY)
 
 

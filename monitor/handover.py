@@ -14,7 +14,7 @@ import secrets
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,11 @@ _LONGEST = 1 << 20  # bytes of a line that the service answers
 
 
 class Backup(msgspec.Struct, frozen=True, tag="backup"):
-    """A backup into the directory ``folder``; see ``backup.make``."""
+    """A backup into the directory ``folder``; see ``backup.make``. ``keyring_for`` 0: for ever."""
 
     folder: str
     keyring: bool = True
+    keyring_for: timedelta = backup.KEYRING_FOR
     keep: int = 0
 
 
@@ -67,7 +68,15 @@ def carry_out(order: Order, stores: Stores, data: Path, now: datetime) -> Job:
     """Do it, with stores that are open."""
     folder = Path(order.folder)
     if isinstance(order, Backup):
-        return backup.make(stores, data, folder, now, keyring=order.keyring, keep=order.keep)
+        return backup.make(
+            stores,
+            data,
+            folder,
+            now,
+            keyring=order.keyring,
+            keyring_for=order.keyring_for or None,
+            keep=order.keep,
+        )
     return export.make(
         stores,
         folder,

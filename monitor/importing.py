@@ -103,7 +103,7 @@ def sendlog(
         # Loaded beside the reading: the engine takes as long to load as a million lines take to read.
         from monitor.stores import Stores  # noqa: PLC0415
 
-        with closing(Stores(data)) as stores:
+        with closing(Stores(data, custody=settings.keyring)) as stores:
             try:
                 _take_all(reader, stores, sum(file.stat().st_size for file in files), name, began, summary)
             except ImportFailed as error:

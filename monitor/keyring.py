@@ -6,26 +6,23 @@ between the address and all that was ever written of it, in old backups too.
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 import mmap
 import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from monitor import shred, wrapping
-from monitor.custody import IN_FILE
-from monitor.custody import wrapping as key_of
+from monitor import keyfile
+from monitor.custody import IN_FILE, wrapping
 from monitor.errors import UserError
-from monitor.files import drafted, sync_folder, write
+from monitor.files import write
+from monitor.keyfile import BUCKETS, HEAD, KEY
 from monitor.model import DRESS, Kind
 from monitor.settings import Custody
 from monitor.wrapping import WrappingKey
@@ -37,12 +34,6 @@ CODES = {Kind.SENT: 1, Kind.DEFERRED: 2, Kind.BOUNCED: 3, Kind.EXPIRED: 4, Kind.
 # What can happen to a message at a recipient once only: it counts once, whichever attempt a source names.
 FINAL = frozenset({Kind.SENT, Kind.BOUNCED, Kind.EXPIRED, Kind.COMPLAINT})
 
-_MAGIC = b"mailvane keyring 1\n"
-_HEAD = 4096  # magic, then the index key at 64, zeros to the first bucket
-_KEY = 32
-_BUCKETS = 1 << 20
-_SIZE = _HEAD + _BUCKETS * _KEY
-_BLOCK = 1 << 20
 _FINAL_CODES = np.array([CODES[kind] for kind in FINAL], np.uint8)
 # The finalizer of MurmurHash3 (Appleby, public domain): each bit of what goes in moves each bit of what comes out.
 _MIX = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
@@ -59,7 +50,7 @@ class Keyring:
     def __init__(self, keys: mmap.mmap, wrapped_by: str = "") -> None:
         self._keys = keys
         self.wrapped_by = wrapped_by
-        index = keys[64 : 64 + _KEY]
+        index = keyfile.index_key(keys)
         self._bucket = blake2b(key=index, person=b"bucket", digest_size=8)
         self._message = blake2b(key=index, person=b"message", digest_size=PSEUDONYM_BYTES)
         self._event = np.frombuffer(blake2b(key=index, person=b"event", digest_size=8).digest(), "<u8")[0]
@@ -71,19 +62,17 @@ class Keyring:
     def open(cls, path: Path, custody: Custody = IN_FILE) -> Keyring:
         """The keyring in the file ``path`` as it must rest by ``custody``, made at first (32 MiB, for its owner only).
 
-        In plain the file is mapped; wrapped, it is opened into memory of ours.
-
         Raises:
             UserError: the file is no whole keyring, others may read it, it rests otherwise, or its key is missing.
         """
-        key = key_of(custody)
+        key = wrapping(custody)
         if not path.exists():
-            _make(path, key)
+            keyfile.make(path, key)
         keyring = cls.load(path, *([key] if key else []))
         if key and not keyring.wrapped_by:
             keyring.close()
             raise UserError(
-                f"{path} rests in plain, and [keyring] says custody = {custody.custody!r}: mailvane keys wrap"
+                f'{path} rests in plain, and [keyring] says custody = "{custody.custody}": mailvane keys wrap'
             )
         return keyring
 
@@ -94,24 +83,7 @@ class Keyring:
         Raises:
             UserError: the file is no whole keyring, others may read it, or none of the keys opens it.
         """
-        with _regular(path) as file:
-            for flaw in guarded(path):
-                raise UserError(flaw)
-            length, begin = os.fstat(file.fileno()).st_size, file.read(len(wrapping.MAGIC))
-            file.seek(0)
-            if begin.startswith(_MAGIC) and length == _SIZE:
-                return cls(mmap.mmap(file.fileno(), _SIZE, access=mmap.ACCESS_READ))
-            if begin != wrapping.MAGIC or length != wrapping.size(_SIZE):
-                raise UserError(f"{path} is no whole keyring: restore it from its backup")
-            memory = wrapping.anonymous(_SIZE)
-            try:
-                key = wrapping.unwrapped(file, keys, memory)
-                if memory[: len(_MAGIC)] != _MAGIC:
-                    raise UserError(f"{path} holds something else than a keyring")
-            except BaseException:
-                memory.close()
-                raise
-            return cls(memory, key.name)
+        return cls(*keyfile.opened(path, keys))
 
     def __repr__(self) -> str:
         return "Keyring()"
@@ -138,11 +110,11 @@ class Keyring:
             mac = fresh()
             mac.update(text)
             macs.append(mac.digest())
-        buckets = np.frombuffer(b"".join(macs), "<u8") % np.uint64(_BUCKETS)
-        places = (buckets * np.uint64(_KEY) + np.uint64(_HEAD)).tolist()
+        buckets = np.frombuffer(b"".join(macs), "<u8") % np.uint64(BUCKETS)
+        places = (buckets * np.uint64(KEY) + np.uint64(HEAD)).tolist()
         keys = self._keys
         return [
-            blake2b(text, key=keys[at : at + _KEY], digest_size=PSEUDONYM_BYTES).digest() if text else UNKNOWN
+            blake2b(text, key=keys[at : at + KEY], digest_size=PSEUDONYM_BYTES).digest() if text else UNKNOWN
             for text, at in zip(plain, places, strict=True)
         ]
 
@@ -218,17 +190,16 @@ class Keyring:
         return f"{int(self.id_keys('backup', ['identity'])[0]):016x}"
 
     def rest(self, path: Path, key: WrappingKey | None) -> None:
-        """Put it into the new file ``path``, wrapped by the key, or in plain; whole or not there, whatever dies."""
-        _draft(path, self._parts(), key).rename(path)
-        sync_folder(path.parent)
+        """Put it into the new file ``path``, wrapped by the key, or in plain."""
+        keyfile.put(self._keys, path, key)
 
     def vouch(self, path: Path) -> None:
         """Write beside its file ``path`` which keyring it is, and a canary by which a changed one is known.
 
         To be called again when a bucket got a new key.
         """
-        write(mark(path), self.identity.encode() + b"\n")
-        write(canary(path), self.seal(self._digest()))
+        write(keyfile.mark(path), self.identity.encode() + b"\n")
+        write(keyfile.canary(path), self.seal(self._digest()))
 
     def doubts(self, sealed: bytes) -> str:
         """What the canary ``sealed`` has against it; empty where it is as it was."""
@@ -240,75 +211,25 @@ class Keyring:
 
     def flaws(self) -> Iterator[str]:
         """What is wrong with the keys themselves: each must be random, and another."""
-        keys = np.frombuffer(self._keys, "<u8", offset=_HEAD).reshape(-1, _KEY // 8)
-        if zeros := int((~keys.any(axis=1)).sum()) + (not any(self._keys[64 : 64 + _KEY])):
+        if not any(keyfile.index_key(self._keys)):
+            yield "the index key is zero"
+        keys = np.frombuffer(self._keys, "<u8", offset=HEAD).reshape(-1, KEY // 8)
+        random = keys[keys.any(axis=1)]
+        if zeros := len(keys) - len(random):
             yield f"{zeros} keys are zero"
         # Two random keys begin with the same 8 bytes once in 30 million keyrings.
-        if repeats := len(keys) - len(np.unique(keys[:, 0])) - max(0, zeros - 1):
+        if repeats := len(random) - len(np.unique(random[:, 0])):
             yield f"{repeats} keys are there twice"
 
     def _digest(self) -> bytes:
         mac = self._canary.copy()
-        for part in self._parts():
+        for part in keyfile.parts(self._keys):
             mac.update(part)
         return mac.digest()
-
-    def _parts(self) -> Iterator[bytes]:
-        return (self._keys[at : at + _BLOCK] for at in range(0, _SIZE, _BLOCK))
 
     def close(self) -> None:
         """Let go of it; no pseudonym can be made afterwards."""
         self._keys.close()
-
-
-def rewrap(path: Path, keys: Sequence[WrappingKey], key: WrappingKey | None) -> bool:
-    """Have the keyring in ``path``, which is in plain or opens by one of ``keys``, rest by ``key``, or in plain.
-
-    Whether there was anything to do. Whoever dies meanwhile leaves the old file or the new. Nobody may have it open:
-    what had rested there is overwritten.
-
-    Raises:
-        UserError: it can't be opened, or what was written can't be read again; then all is as it was.
-    """
-    path = path.resolve()
-    shred.strays(path)
-    with contextlib.closing(Keyring.load(path, *keys)) as before:
-        if before.wrapped_by == (key.name if key else ""):
-            return False
-        draft = _draft(path, before._parts(), key)  # noqa: SLF001  # our own
-        try:
-            with contextlib.closing(Keyring.load(draft, *([key] if key else []))) as after:
-                if after._digest() != before._digest():  # noqa: SLF001
-                    raise UserError(f"{draft} is not what was written: is the disk failing?")
-        except BaseException:
-            shred.remove(draft)
-            raise
-    shred.supplant(draft, path)
-    return True
-
-
-def mark(path: Path) -> Path:
-    """The file beside the keyring that says with which one the facts were written."""
-    return path.with_name(f"{path.name}.id")
-
-
-def canary(path: Path) -> Path:
-    """The file beside the keyring by which a changed one is known."""
-    return path.with_name(f"{path.name}.canary")
-
-
-def guarded(path: Path) -> Iterator[str]:
-    """What is wrong with who may read the keyring in ``path``, or put another in its place; each with the remedy."""
-    file, folder = path.stat(), path.resolve().parent
-    if file.st_mode & 0o077:
-        yield f"others may read the keyring {path}: chmod 600"
-    if file.st_uid != os.geteuid():
-        yield f"the keyring {path} belongs to user {file.st_uid}: chown it to the user that runs Mailvane"
-    around = folder.stat()
-    if around.st_mode & 0o022 and not around.st_mode & stat.S_ISVTX:
-        yield f"others may put another keyring into {folder}: chmod go-w"
-    if around.st_uid not in (os.geteuid(), 0):
-        yield f"the directory of the keyring, {folder}, belongs to user {around.st_uid}: chown it"
 
 
 def _stir(keys: npt.NDArray[np.uint64], word: npt.NDArray[np.uint64]) -> None:
@@ -318,30 +239,3 @@ def _stir(keys: npt.NDArray[np.uint64], word: npt.NDArray[np.uint64]) -> None:
         keys ^= keys >> _SHIFT
         keys *= factor
     keys ^= keys >> _SHIFT
-
-
-def _make(path: Path, key: WrappingKey | None) -> None:
-    """Write a whole new keyring, and give it its name only if nobody was quicker."""
-    head = (_MAGIC.ljust(64, b"\0") + os.urandom(_KEY)).ljust(_HEAD, b"\0")
-    draft = _draft(path, (head, *(os.urandom(_BLOCK) for _ in range(_BUCKETS * _KEY // _BLOCK))), key)
-    with contextlib.suppress(FileExistsError):
-        os.link(draft, path)
-    draft.unlink()
-    sync_folder(path.parent)
-
-
-def _draft(path: Path, parts: Iterable[bytes], key: WrappingKey | None) -> Path:
-    return drafted(path, key.wrapped(parts) if key else parts)
-
-
-def _regular(path: Path) -> BinaryIO:
-    """The open file; one that is no file is not waited for."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise UserError(f"the keyring {path} can't be read: {error.strerror}") from error
-    file = os.fdopen(descriptor, "rb")
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        file.close()
-        raise UserError(f"{path} is no file")
-    return file

@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from monitor.hiding import hidden
 from monitor.scrub import scrub
 
 _LONGEST = 500  # characters of a line of a traceback
@@ -36,7 +37,7 @@ class Json(Scrubbed):
         }
         if record.exc_info:
             told["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(told, default=str, ensure_ascii=False)
+        return hidden(json.dumps(told, default=str, ensure_ascii=False))
 
 
 class Plain(Scrubbed):
@@ -47,7 +48,7 @@ class Plain(Scrubbed):
         at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
         fields = " ".join(f"{name}={value}" for name, value in facts(record).items())
         text = f"{at} {record.levelname.lower():7} {record.getMessage()}" + (f"  {fields}" if fields else "")
-        return text + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+        return hidden(text + ("\n" + self.formatException(record.exc_info) if record.exc_info else ""))
 
 
 def facts(record: logging.LogRecord) -> dict[str, object]:

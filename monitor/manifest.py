@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -15,7 +16,7 @@ from monitor.errors import UserError
 from monitor.facts.frozen import Content
 
 NAME = "manifest.json"
-FORMAT = 1
+FORMAT = 2  # 1: before keyrings expired
 LEDGER, KEYRING, DEAD_LETTERS = "ledger.sqlite", "keyring", "dead-letters"
 _STAMPED = re.compile(r"\d{8}T\d{6}Z(-\d+)?")
 _LARGEST = 64 << 20  # of a manifest: a part of it is some 500 bytes
@@ -56,7 +57,8 @@ class Part(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The whole. ``columns``: those of each table. ``committed``: the last frame of ``spool`` that is in the facts.
 
-    ``identity`` tells keyrings apart and says nothing of them; ``keyring`` is None where it was left out.
+    ``identity`` tells keyrings apart and says nothing of them; ``keyring`` is None where it was left out, or is removed
+    since it had expired. ``keyring_until``: ISO 8601, or empty for ever.
     """
 
     format: int
@@ -70,6 +72,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     ledger: File
     identity: str
     keyring: File | None = None
+    keyring_until: str | msgspec.UnsetType = msgspec.UNSET  # in format 1, whose checksum is without it
     dead_letters: list[File] = []
     checksum: str = ""
 
@@ -83,6 +86,25 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def events(self) -> int:
         """How many events it holds."""
         return sum(part.content.rows for part in self.parts if part.table == "events")
+
+    @property
+    def until(self) -> datetime | None:
+        """When its keyring expires, or has; None: never."""
+        until = self.keyring_until
+        return datetime.fromisoformat(until) if until is not msgspec.UNSET and until else None
+
+    def expired(self, now: datetime) -> bool:
+        """Whether the keyring that it has, or had, is expired."""
+        return self.until is not None and self.until <= now
+
+    def keyring_told(self, now: datetime) -> str:
+        """What people should know of its keyring."""
+        day = f"{self.until:%Y-%m-%d}" if self.until else ""
+        if not self.expired(now):
+            until = f"may be restored until {day}" if day else "never expires"
+            return f"its keyring {until}" if self.keyring else "without its keyring: restore needs it (--keyring)"
+        removed = "" if self.keyring else " and was removed"
+        return f"its keyring expired on {day}{removed}: restore with the present one (--keyring)"
 
     def encoded(self) -> bytes:
         """Its text, with the checksum of the rest in it."""

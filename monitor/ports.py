@@ -10,10 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
+from monitor.hiding import hidden
 from monitor.model import LABELS, Action, Answer, Batch, Incident, Lease, Rejected, Scope
 
 if TYPE_CHECKING:  # the gate imports this page and must stay light
@@ -47,7 +48,7 @@ class PluginError(Exception):
     """The world failed. The plugin knows whether it is worth a ``retry``; the pipeline does the retrying."""
 
     def __init__(self, message: str, *, retry: bool) -> None:
-        super().__init__(message)
+        super().__init__(hidden(message))
         self.retry = retry
 
 
@@ -60,6 +61,17 @@ class Plugin(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
     secrets: ClassVar[tuple[str, ...]] = ()
+    _outgoing: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def outgoing(self) -> tuple[str, ...]:
+        """Networks to which it may connect besides public addresses: what ``monitor.http`` is told to allow."""
+        return self._outgoing
+
+    def reaching(self, networks: tuple[str, ...]) -> Self:
+        """Itself, told once by who loads it what ``[outgoing] allow`` says."""
+        self._outgoing = networks
+        return self
 
 
 @dataclass(frozen=True, slots=True)

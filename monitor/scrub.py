@@ -1,51 +1,87 @@
-"""Free text without the addresses that it may hold: replies, samples of what could not be read, error texts."""
+"""Free text without the people in it: replies, subjects, URLs, samples of what could not be read, error texts.
+
+What is hidden and what is not is told in docs/privacy.md.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
-# What receivers write for @: in URLs (twice encoded too), HTML, JSON and mail bodies, for people, and in wide letters.
-# "=40" is told from a number by the domain that follows it.
-_AT = re.compile(
-    r"%(?:25)*40|&\#(?:0*64|x0*40);|&commat;|\\u0040|\\x40|[(\[{]\s?at\s?[)\]}]|[\uff20\ufe6b]"
-    r"|=40(?=[\w.-]*\.[A-Za-z]{2})",
-    re.IGNORECASE,
-)
-_SUSPECT = re.compile(r"[@%&\\(\[{\uff20\ufe6b]|=40")
-# A local part may be quoted and hold anything: with its own escapes, or in a text that is escaped as a whole.
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.){0,200}"\s{0,9}@', re.DOTALL)
-_QUOTED_ONCE = re.compile(r'"[^"]{0,200}"\s{0,9}@')
-_APART = re.compile(r"[^\s<>()\[\],;:\"@]{1,200}\s{1,9}@(?=\s{0,9}[\w-][\w.-]*\.\w)")
-_BLANK_AT = re.compile(r"\s@")
-# What can't stand in a local part without quotes (RFC 5322 section 3.2.3) begins it; all else may belong to it. Tried
-# only where it can begin, so that no text takes long.
-_LOCAL = re.compile(r"(?<![^\s<>()\[\],;:\"])[^\s<>()\[\],;:\"]*@")
-_HIDDEN = "…@"
+from monitor.addresses import HIDDEN, Span, spans
+from monitor.codings import NEUTRAL, WEAK, undressed, words_decoded
+from monitor.tokens import without_tokens
+
+# No text without one of these holds an address or a token, but for a long random one.
+_SUSPECT = re.compile(r"[@%&\\(\[{=/:_]")
+_AT = re.compile(f"[@{WEAK}]")
+_LONG = re.compile(r"(?:.{0,23}\s)*+\S{24}", re.DOTALL)
+_AHEAD = 1000  # characters that are read beyond what may be shown: an address may begin here and end there
 
 
 def scrub(text: str, limit: int = 500) -> str:
-    """``text`` with every mail address's local part hidden, cut to ``limit`` characters, without control ones.
+    """``text`` with people and secrets hidden, cut to ``limit`` characters, without control ones.
 
-    The domain stays: it tells whose server spoke and names no person. An address in words ("jo at example dot com")
-    is not found.
+    Of an address the local part goes, and the domain stays where it tells whose server spoke; of a URL its place stays.
     """
-    if len(text) > 4 * limit:
+    ahead = _AHEAD if len(text) > 4 * limit + _AHEAD else 0
+    if ahead:
         text = _cut(text, 4 * limit)
-    if _SUSPECT.search(text):
-        text = _AT.sub("@", text)
-        if "@" in text:
-            if '"' in text:
-                text = _QUOTED_ONCE.sub(_HIDDEN, _QUOTED.sub(_HIDDEN, text))
-            if _BLANK_AT.search(text):
-                text = _APART.sub(_HIDDEN, text)
-            text = _LOCAL.sub(_HIDDEN, text)
-    text = text[:limit]
+    if _SUSPECT.search(text) or _LONG.match(text) or not text.isascii() or " dot " in text or " AT " in text:
+        text = _hidden(text)
+    text = text[: min(limit, len(text) - ahead)] if ahead else text[:limit]
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
+def _hidden(text: str) -> str:
+    if "=?" in text and (decoded := words_decoded(text)) != text:
+        told = _bare(decoded)
+        if told != decoded:
+            return told
+    return _bare(text)
+
+
+def _bare(text: str) -> str:
+    text = without_tokens(text)
+    plain = undressed(text)
+    if not _AT.search(plain.text):
+        return text
+    found = spans(plain.text)
+    if plain.coded:  # a coded bracket may be one, or a letter of an address that is written so
+        letters = list(plain.text)
+        for place in plain.coded:
+            letters[place] = NEUTRAL
+        found += spans("".join(letters))
+    return _put(text, plain.places, found) if found else text
+
+
+def _put(text: str, places: Sequence[int] | None, found: Iterable[Span]) -> str:
+    """``text`` with what stands for each span in its place; of spans that overlap, the one that ends last says it."""
+    parts: list[str] = []
+    done, instead = 0, ""
+    for start, end, says in _merged(found):
+        start, end = (start, end) if places is None else (places[start], places[end])
+        if start > done or not says == instead == HIDDEN:
+            parts += (text[done:start], says)
+        done, instead = end, says
+    return "".join((*parts, text[done:]))
+
+
+def _merged(found: Iterable[Span]) -> list[Span]:
+    merged: list[Span] = []
+    for span in sorted(found):
+        last = merged[-1] if merged else None
+        if last is None or span.start >= last.end:
+            merged.append(span)
+        elif span.end >= last.end:
+            says = last.instead if span.end == last.end and last.instead > span.instead else span.instead
+            merged[-1] = Span(last.start, span.end, says)
+    return merged
+
+
 def _cut(text: str, limit: int) -> str:
-    """The first characters, and not half an address, which would not be known for one."""
-    rest = text[limit:].split(maxsplit=1)
-    if rest and _SUSPECT.search(rest[0]):
-        return text[:limit].rpartition(" ")[0]
-    return text[:limit]
+    """The first characters and those read ahead; not half an address of which the rest is still further on."""
+    shown, ahead = text[: limit + _AHEAD], text[limit : limit + _AHEAD]
+    if len(ahead.split(maxsplit=1)) < 2 and _SUSPECT.search(text[limit:].split(maxsplit=1)[0]):
+        return shown.rpartition(" ")[0] + " " * _AHEAD
+    return shown

@@ -18,10 +18,11 @@ from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
+from pydantic import SecretStr
 
 from collectors._decode import Checked, check
 from collectors.sendlog import learnt
-from monitor import pipeline, tell
+from monitor import configured, pipeline, tell
 from monitor.access.doorkeeper import Doorkeeper, token_in
 from monitor.access.keys import Keys
 from monitor.access.noting import Notes, Use
@@ -31,10 +32,23 @@ from monitor.cycle import Cycle, complete_to, told_to
 from monitor.enforcing import Enforcer
 from monitor.errors import UserError
 from monitor.facts import retention
+from monitor.facts.prepare import SELLERS
 from monitor.files import write
 from monitor.gate import LEAP, Gate, utc_now
-from monitor.ledger import actions, holes, incidents, journal, keys, notices, providers, sessions
-from monitor.ledger.access_log import Entry
+from monitor.hiding import hide
+from monitor.ledger import (
+    access_log,
+    actions,
+    audit,
+    chain,
+    holes,
+    incidents,
+    journal,
+    keys,
+    notices,
+    providers,
+    sessions,
+)
 from monitor.model import Batch, Deed, Rejected
 from monitor.ports import Collector, Memory, PluginError
 from monitor.settings import Settings
@@ -47,10 +61,12 @@ log = logging.getLogger(__name__)
 FUTURE = timedelta(minutes=10)  # how far a peer's clock may run ahead of ours
 SHORTEST_TOKEN = 16
 HTTP = "http"  # the source that is told rather than asked
+TOLD = frozenset({HTTP, SELLERS})
 JOBS = 10  # threads for all jobs but the collectors
 AGAIN = 5  # seconds until a thread that ended by a fault begins again
 SCARCE = 16 << 20  # bytes left on a disk, below which it is shown as full
 NOW = timedelta()
+ANCHOR = timedelta(hours=1)  # between two tellings of where the linked logs stand
 RETENTION = timedelta(hours=1)  # between two looks for what has grown too old
 LEARNT = 100_000  # recipient domains kept in memory; a domain beyond costs one more write
 
@@ -87,9 +103,10 @@ class Core:
             facts=at.facts,
             password=at.facts_password.get_secret_value(),
             quarantine=settings.quarantine,
+            custody=settings.keyring,
         )
         self.gate = Gate(self.stores.ledger, clock)
-        self.cycle = Cycle(settings.rules, settings.guards, self.stores.facts, self.stores.ledger, told={HTTP})
+        self.cycle = Cycle(settings.rules, settings.guards, self.stores.facts, self.stores.ledger, told=TOLD)
         self.teller = tell.Teller(settings.alerts, self.stores.ledger, self._alert_failed)
         self.enforcer = Enforcer(settings.actuators, self.gate, clock, self._shown, self._tier_failed)
         self.token = token(settings.token_file)
@@ -101,6 +118,7 @@ class Core:
         self._learnt: dict[str, str] = {}
         self._cursors: dict[str, Mapping[str, Any]] = {}
         self._failing_alerts = True  # until the ledger says otherwise
+        self._said = False  # what is configured, to the access log
         self._stop = threading.Event()
         # A source may take its thread for as long as there is something to read.
         pool = {"type": "threadpool", "max_workers": JOBS + len(settings.collectors)}
@@ -121,6 +139,7 @@ class Core:
         self._every("retention", RETENTION, self._expire, wait=RETENTION)
         self._every("disks", self.settings.service.cycle, self._look_at_disks)
         self._every("access", timedelta(seconds=1), self._write_uses)
+        self._every("heads", ANCHOR, self._tell_heads)
         self._every("tiers", timedelta(seconds=10), self.enforcer.watch)
         for name, source in self.settings.collectors.items():
             if isinstance(source, Collector):
@@ -173,10 +192,10 @@ class Core:
         self._note(source, rejected)
         return rejected
 
-    def checked(self, body: bytes) -> Checked:
-        """Which lines of a body are events of a time that is kept."""
+    def checked(self, body: bytes, tenant: str = "") -> Checked:
+        """Which lines of a body are events of a time that is kept, and of that tenant's mail, if one tells them."""
         now = self.clock()
-        return check(body, bounds(self.settings, now))
+        return check(body, bounds(self.settings, now), tenant)
 
     def take_lines(self, source: str, checked: Checked) -> None:
         """Put checked events on disk as they came, sealed, to be taken apart by the applier.
@@ -198,24 +217,32 @@ class Core:
 
     def noted(self, use: Use) -> None:
         """Take a use of a route down, for the access log."""
-        if use.alone:
-            self.notes.add(Entry(self.clock(), use.who, use.did, use.on, use.result))
-        else:
-            self.notes.note(use.who, use.did, use.on, use.result)
+        self.notes.use(use)
 
     def _write_uses(self) -> None:
-        """What was done at the doors, and when keys and sessions were last used."""
+        """What was done at the doors, and when keys and sessions were last used; first, what is configured now."""
+        if not self._said:
+            with self.stores.ledger.begin() as conn:
+                configured.note(conn, self.settings, self.clock())
+            self._said = True
         self.notes.flush()
+        self._shown("access log", self.notes.trouble)
         used, seen = self.keys.taken(), self.sessions.taken()
         if used or seen:
             with self.stores.ledger.begin() as conn:
                 keys.used(conn, used)
                 sessions.seen(conn, seen)
 
+    def _tell_heads(self) -> None:
+        """Where both linked logs stand: kept with the log of the service, it proves them later."""
+        with self.stores.ledger.connect().execution_options(reads=True) as conn:
+            heads = {one.name: str(chain.head(conn, one)) for one in audit.LOGS}
+        log.info("heads of the linked logs", extra=heads)
+
     def complete_to(self) -> datetime | None:
         """Up to when each source that is alive has told everything, for who asks; rules have another bound."""
         with self.stores.ledger.connect().execution_options(reads=True) as conn:
-            return told_to(conn, self.clock(), {HTTP})
+            return told_to(conn, self.clock(), TOLD)
 
     def missing(self) -> list[tuple[datetime, datetime]]:
         """From when to when what was told to us is here no more."""
@@ -339,6 +366,14 @@ class Core:
             "levels": kept.levels,
         }
         retention.expire(self.stores.facts, self.clock(), spans)
+        self._drop_uses()
+
+    def _drop_uses(self) -> None:
+        more = True
+        while more and not self._stop.is_set():
+            now = self.clock()
+            with self.stores.ledger.begin() as conn:
+                more = access_log.drop(conn, now - self.settings.retention.access, now)
 
     def _look_at_disks(self) -> None:
         """Show a disk on which there is no room, and a spool that may grow no more, for as long as that lasts."""
@@ -424,7 +459,7 @@ def _lead() -> timedelta:
     return utc_now() - datetime.fromtimestamp(monotonic(), UTC)
 
 
-def token(path: Path) -> str:
+def token(path: Path) -> SecretStr:
     """The bearer token of the API; made, readable by the owner only, where there is none.
 
     Raises:
@@ -435,4 +470,5 @@ def token(path: Path) -> str:
     found = path.read_text("utf-8").strip()
     if len(found) < SHORTEST_TOKEN:
         raise UserError(f"{path} holds no token of {SHORTEST_TOKEN} characters or more: remove it, and one is made")
-    return found
+    hide(found)
+    return SecretStr(found)

@@ -102,8 +102,10 @@ def web(text: str) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError:
         raise ValueError("no URL: write https://host") from None
-    if parts.scheme not in ("https", "http") or not host or "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError(f"{text[:200]!r} is no URL: write https://host, without a name, a query or a fragment")
+    if "@" in text:
+        raise ValueError("a URL with credentials: write it without")
+    if parts.scheme not in ("https", "http") or not host or parts.query or parts.fragment:
+        raise ValueError(f"{text[:200]!r} is no URL: write https://host, without a query or a fragment")
     if parts.scheme == "http" and host not in ("localhost", "127.0.0.1", "::1"):
         raise ValueError(f"{text[:200]!r} could be read on the way: write https")
     return text.rstrip("/")
@@ -174,6 +176,22 @@ class Quarantine(Section):
     limit: Annotated[int, Field(ge=1 << 20)] = 1 << 30  # bytes
 
 
+class Custody(Section):
+    """``[keyring]``: how the keys of all pseudonyms rest, and where the key is that opens them."""
+
+    secrets: ClassVar[tuple[str, ...]] = ("key",)
+
+    custody: Literal["file", "environment", "command"] = "file"
+    key: SecretStr = SecretStr("")  # 32 bytes, in base64 or hex
+    command: tuple[str, ...] = ()  # prints such a key
+
+    @model_validator(mode="after")
+    def _whole(self) -> Custody:
+        if self.custody == "command" and not self.command:
+            raise ValueError('custody = "command" without command: write it as a list of words')
+        return self
+
+
 class Automation(Section):
     """``[automation]``: whether automation's key turns anything."""
 
@@ -202,6 +220,7 @@ class Retention(Section):
     minute: Duration = timedelta(days=90)
     hour: Duration = timedelta(days=730)
     levels: Duration = timedelta(days=1826)
+    access: Duration = timedelta(days=400)  # who read or changed what
 
 
 class RuleTable(BaseModel):
@@ -288,9 +307,11 @@ class Settings(GateSettings):
     retention: Retention = field(default_factory=Retention)
     outgoing: Outgoing = field(default_factory=Outgoing)
     quarantine: Quarantine = field(default_factory=Quarantine)
+    keyring: Custody = field(default_factory=Custody)
     rules: tuple[Rule, ...] = ()
     collectors: Mapping[str, Source] = field(default_factory=dict)
     alerts: Mapping[str, Notifier] = field(default_factory=dict)
+    secret_files: Mapping[str, str] = field(default_factory=dict, compare=False)  # by the path of the key that names it
 
     @property
     def guards(self) -> Guards:

@@ -37,8 +37,8 @@ def core_url(text: str) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError:
         raise ValueError("no URL: write https://host:8025") from None
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("a URL with credentials: the token comes from the file that token_file names")
+    if "@" in text:
+        raise ValueError("a URL with credentials: the key comes from the file that token_file names")
     if text and (parts.scheme not in ("https", "http") or not host or parts.query or parts.fragment):
         raise ValueError(f"{text!r} is no URL of a core: write https://host:8025")
     if parts.scheme == "http" and not is_loopback(host or ""):

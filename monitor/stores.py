@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import errno
-from contextlib import ExitStack
+import fcntl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import Engine
 
-from monitor import settings
+from monitor import keyfile, settings, shred
+from monitor.custody import IN_FILE
 from monitor.dsn import Embedded
 from monitor.errors import UserError
 from monitor.facts import schema
+from monitor.facts.errors import DirectoryInUse
 from monitor.facts.store import Facts
-from monitor.files import write
 from monitor.keyring import Keyring
 from monitor.ledger import journal
 from monitor.ledger.db import open_ledger
@@ -25,7 +28,8 @@ from monitor.spool import Spool
 class Stores:
     """Keyring, spool, facts, ledger and quarantine of one data directory, opened together.
 
-    ``facts`` is a DSN where the facts stand on a server rather than here, ``password`` that of the server.
+    ``facts`` is a DSN where the facts stand on a server rather than here, ``password`` that of the server;
+    ``custody`` says how the keyring rests.
 
     Raises:
         UserError: the directory may not be written, or another process has it; the message says what to do.
@@ -40,6 +44,7 @@ class Stores:
         facts: str = "",
         password: str = "",
         quarantine: settings.Quarantine | None = None,
+        custody: settings.Custody = IN_FILE,
     ) -> None:
         data = data.absolute()
         _make_writable(data)
@@ -51,7 +56,7 @@ class Stores:
             opened.callback(self.spool.close)
             self.ledger: Engine = open_ledger(data / "ledger.sqlite")
             opened.callback(self.ledger.dispose)
-            self.keyring = self._keyring(data / "keyring")
+            self.keyring = self._keyring(data / "keyring", custody)
             opened.callback(self.keyring.close)
             kept = quarantine or settings.Quarantine()
             self.quarantine = Quarantine(data / "quarantine", self.keyring, kept.keep, kept.limit)
@@ -60,7 +65,7 @@ class Stores:
             opened.callback(self.applier.close)
             self._opened = opened.pop_all()
 
-    def _keyring(self, path: Path) -> Keyring:
+    def _keyring(self, path: Path, custody: settings.Custody) -> Keyring:
         """The keyring; a new one only where no fact was ever told by an older one."""
         with self.ledger.connect().execution_options(reads=True) as conn:
             told = max(self.spool.last, *journal.position(conn))
@@ -69,8 +74,9 @@ class Stores:
                 f"{path} is gone, and with a new one nobody's history would be found, and all that is told again would "
                 "count twice. Put it back from its backup; to do without, see mailvane restore --new-keyring"
             )
-        keyring = Keyring.open(path)
-        mark = path.with_name("keyring.id")
+        shred.strays(path)
+        keyring = Keyring.open(path, custody)
+        mark = keyfile.mark(path)
         if told and mark.exists() and mark.read_text("ascii").strip() != keyring.identity:
             keyring.close()
             raise UserError(
@@ -78,12 +84,34 @@ class Stores:
                 "again. Put the right one back from its backup; to do without, see mailvane restore --new-keyring"
             )
         if not mark.exists() or not told:
-            write(mark, keyring.identity.encode() + b"\n")
+            keyring.vouch(path)
+        elif not keyfile.canary(path).exists():  # a release before this one made it
+            with suppress(OSError):  # a full disk is no reason not to start
+                keyring.vouch(path)
         return keyring
 
     def close(self) -> None:
         """In the reverse order of opening."""
         self._opened.close()
+
+
+@contextmanager
+def idle(data: Path) -> Iterator[None]:
+    """Nobody has the stores of this directory open meanwhile.
+
+    Raises:
+        DirectoryInUse: somebody has.
+    """
+    lock = data / "spool" / "lock"
+    if not lock.exists():
+        yield
+        return
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DirectoryInUse(f"a service runs on {data}") from error
+        yield
 
 
 def _make_writable(data: Path) -> None:

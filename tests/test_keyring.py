@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monitor.errors import UserError
 from monitor.keyring import CODES, FINAL, UNKNOWN, Keyring
 from monitor.model import Kind
 
@@ -142,8 +143,8 @@ def test_a_keyring_that_others_may_read_or_that_is_not_whole_is_refused(tmp_path
     path = tmp_path / "keyring"
     path.write_bytes(b"mailvane keyring 1\n")
     path.chmod(0o600)
-    with pytest.raises(ValueError, match="no whole keyring"):
+    with pytest.raises(UserError, match="no whole keyring"):
         Keyring.open(path)
     path.chmod(0o640)
-    with pytest.raises(ValueError, match="others may read"):
+    with pytest.raises(UserError, match="others may read"):
         Keyring.open(path)

@@ -215,7 +215,7 @@ def test_a_wrong_token_is_told_and_the_right_one_is_taken(core, yard):
     ca = str(core.config.parent / "ca.pem")
     done = yard.shipper("mx7", started=False, to=core.url, ca_file=ca, token_file=str(wrong)).once("--check")
     assert done.returncode == 1
-    assert "refuses our token" in done.stderr
+    assert "refuses our key" in done.stderr
     assert "some other text" not in done.stderr
     done = yard.shipper("mx7", started=False, to=core.url, ca_file=ca).once("--check")
     assert done.returncode == 0, done.stderr

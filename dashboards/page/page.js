@@ -36,6 +36,7 @@ async function ask(one) {
   const url = one.url();
   try {
     const reply = await fetch(url, { headers: { Accept: "application/json" }, cache: "no-cache", signal: AbortSignal.timeout(PATIENCE) });
+    if (reply.status === 401) return signIn();
     if (!reply.ok) throw new Error(`It said ${reply.status}`);
     const told = await reply.json();
     if (url !== one.url()) return; // the reader chose another rate meanwhile
@@ -46,6 +47,19 @@ async function ask(one) {
     one.failing ??= clockNow();
     one.why = problem.name === "TimeoutError" ? `No answer in ${PATIENCE / 1000} s` : problem.message;
   }
+}
+
+// ── Who is signed in; nobody is where anybody may look
+let me = null;
+
+const signIn = () => location.assign(`login?next=${encodeURIComponent(location.pathname + location.search + location.hash)}`);
+
+async function askWho() {
+  const reply = await fetch("v1/me", { cache: "no-cache", signal: AbortSignal.timeout(PATIENCE) });
+  me = reply.ok ? await reply.json() : null;
+  const person = me?.way === "person" && me.name.replace(/^person:/, "");
+  show($("foot-person"), person && [mark("person"), el("span", { class: "name" }, "Signed in: ", el("b", {}, person))]);
+  $("leave").hidden = !person;
 }
 
 async function poll(everything = false) {
@@ -161,6 +175,11 @@ const kept = (value) => {
 const acts = {
   theme: () => ((root.dataset.theme = dark() ? "light" : "dark"), kept(root.dataset.theme), repaint()),
   again: () => poll(true),
+  leave: async () => {
+    const reply = await fetch("v1/session", { method: "DELETE", headers: { "X-CSRF-Token": me?.csrf ?? "" }, signal: AbortSignal.timeout(PATIENCE) });
+    if (reply.ok) location.assign("login");
+    else await askWho(); // somebody else is signed in by now
+  },
   rate: ({ rate }) => {
     ui.rate = rate;
     for (const one of [feeds.flow, feeds.sellers, feeds.fleet]) one.answer = null;
@@ -195,3 +214,4 @@ if (kept()) root.dataset.theme = kept();
 document.fonts.ready.then(repaint);
 setInterval(() => !document.hidden && render(), 1000); // what is left of each pause
 poll(true);
+askWho().catch(() => {}); // the panels say that nothing answers

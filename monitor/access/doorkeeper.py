@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from monitor.access.keys import Keys
 from monitor.access.sessions import COOKIES, Sessions
 from monitor.caller import ALL, RIGHTS, Caller, Right, Way
+from monitor.hiding import hide
 from monitor.ledger.sessions import Session
 from monitor.settings import Access
 from monitor.ship_settings import is_loopback
@@ -27,8 +28,8 @@ _COOKIE_BYTES = 8192
 class Shown:
     """What of a request's head says who asks, as text; empty where it is missing."""
 
-    authorization: str = ""
-    cookie: str = ""
+    authorization: str = field(default="", repr=False)
+    cookie: str = field(default="", repr=False)
     host: str = ""
     forwarded: bool = False
 
@@ -126,7 +127,9 @@ def token_in(path: Path) -> Callable[[], SecretStr | None]:
         try:
             changed = path.stat().st_mtime_ns
             if changed != known[0]:
-                known = changed, SecretStr(path.read_text("utf-8").strip())
+                text = path.read_text("utf-8").strip()
+                hide(text)
+                known = changed, SecretStr(text)
         except (OSError, UnicodeDecodeError):
             return None
         return known[1]

@@ -1,14 +1,18 @@
 """Keys of machines: how they are made, known, rotated and ended.
 
-A key's text is ``mv_ID_SECRET``. The id may be shown; the secret is 256 random bits, so that a plain SHA-256 of the
-text is all that need be kept: there is nothing that one could guess, and so nothing that a slow hash would make dearer.
+A key's text is ``mv_ID_SECRET``. The id may be shown; the secret is 256 random bits and a check sum. Of the text its
+plain SHA-256 is kept: a hash that is slow protects what people choose, which can be guessed. Nobody guesses 256 bits at
+any speed, and this one is worked out before each answer to a sender.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import secrets
+import string
 import threading
+import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -26,13 +30,18 @@ from monitor.ledger.keys import Key
 
 log = logging.getLogger(__name__)
 
-PREFIX = "mv_"
-LONGEST = 100  # characters of a key
-FRESH = 1.0  # seconds for which what was read of the ledger is believed
-EXPIRES = timedelta(days=365)
-OVERLAP = timedelta(hours=24)
-_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that looks like another
+FRESH = 0.5  # seconds for which what was read of the ledger is believed, so that a revoked key ends within one
+EXPIRES, LONGEST = timedelta(days=365), timedelta(days=3650)
+OVERLAP, LONGEST_OVERLAP = timedelta(hours=24), timedelta(days=90)
+_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # of an id: none that looks like another
+_DIGITS = string.digits + string.ascii_letters  # of a secret: a double click takes all of it
+_SECRET, _CHECK = 43, 6  # digits: 43 hold 256 bits, 6 a CRC-32
+SHAPE = re.compile(rf"mv_[{_LETTERS}]{{8}}_[0-9A-Za-z]{{{_SECRET + _CHECK}}}")
 _MINUTE = timedelta(minutes=1)
+
+
+class NoKeyError(UserError):
+    """There is no key of that id in force."""
 
 
 class Keys:
@@ -44,40 +53,76 @@ class Keys:
     def __init__(self, ledger: Engine) -> None:
         self._ledger = ledger
         self._known: Mapping[bytes, Key] = {}
-        self._until = -1.0
+        self._version: tuple[int, int] | None = None  # of what was read; None: nothing yet
+        self._tried = float("-inf")
+        self._readable = True
         self._reading = threading.Lock()
         self._used: dict[str, datetime] = {}
+        self._new: dict[str, datetime] = {}
 
     def find(self, text: str, now: datetime) -> Key | None:
         """The key of that text, if it is in force."""
-        if not text.startswith(PREFIX) or len(text) > LONGEST:
+        if not SHAPE.fullmatch(text):
             return None
         # Found by a digest: how long that takes tells nothing of any text.
-        key = self._fresh().get(sha256(text.encode()).digest())
+        key = self._fresh().get(digest(text))
         return key if key and key.in_force(now) else None
+
+    def refresh(self) -> None:
+        """Read what is new: for who does so often beside the questions, so that none of them waits for a disk."""
+        with self._reading:
+            self._read()
+
+    def anew(self) -> None:
+        """Read the ledger at the next question."""
+        self._tried = float("-inf")
 
     def use(self, name: str, now: datetime) -> None:
         """Note that the key of that id was used; to the minute is enough."""
         before = self._used.get(name)
-        if before is None or now - before >= _MINUTE:
-            self._used[name] = now
+        if before is None or not timedelta() <= now - before < _MINUTE:
+            self._used[name] = self._new[name] = now
 
     def taken(self) -> dict[str, datetime]:
         """What was noted since the last call, by id."""
-        noted, self._used = self._used, {}
+        noted, self._new = self._new, {}
         return noted
 
     def _fresh(self) -> Mapping[bytes, Key]:
-        if monotonic() > self._until and self._reading.acquire(blocking=not self._known):
+        # One reads, and others go on with what is known; the very first must wait for it.
+        if self._stale() and self._reading.acquire(blocking=self._version is None):
             try:
-                with self._ledger.connect().execution_options(reads=True) as conn:
-                    self._known = keys.known(conn)
-            except SQLAlchemyError as error:
-                log.warning("keys not readable, those known go on", extra={"error": type(error).__name__})
+                if self._stale():
+                    self._read()
             finally:
-                self._until = monotonic() + FRESH
                 self._reading.release()
         return self._known
+
+    def _stale(self) -> bool:
+        return monotonic() - self._tried > FRESH
+
+    def _read(self) -> None:
+        self._tried = monotonic()
+        try:
+            with self._ledger.connect().execution_options(reads=True) as conn:
+                version = keys.version(conn)
+                if version != self._version:
+                    self._known, self._version = keys.known(conn), version
+            self._readable = True
+        except SQLAlchemyError as error:
+            if self._readable:  # once a change, not each time
+                log.warning("keys not readable, those known go on", extra={"error": type(error).__name__})
+            self._readable = False
+
+
+def digest(text: str) -> bytes:
+    """What is kept of a key's text."""
+    return sha256(text.encode()).digest()
+
+
+def mistyped(text: str) -> bool:
+    """Whether no key was ever written so: another shape, or the check sum does not fit the rest."""
+    return not SHAPE.fullmatch(text) or _checked(text[:-_CHECK]) != text
 
 
 def make(
@@ -93,56 +138,63 @@ def make(
     """A new key's text, which stands nowhere else, and what is known of it. ``expires`` None: never.
 
     Raises:
-        UserError: a name, a right or a tenant that makes no sense.
+        UserError: a name, a right, a tenant or a time that makes no sense.
     """
     wanted = frozenset(rights)
-    if not name.strip() or len(name) > 100 or not name.isprintable():
+    if not _worded(name, 100):
         raise UserError("a key needs a name of 1 to 100 characters: say who will hold it")
+    if tenant and not _worded(tenant, 200):
+        raise UserError("a tenant has 1 to 200 characters: write it as your events do")
     if not wanted:
         raise UserError(f"a key without scopes opens nothing: name some out of {', '.join(Right)}")
     if tenant and (beyond := wanted - TENANTS):
         raise UserError(f"a seller's key can't have {', '.join(sorted(beyond))}: only {', '.join(sorted(TENANTS))}")
-    if expires is not None and expires <= timedelta(0):
-        raise UserError("the key would have ended before it began: let it expire later")
+    if expires is not None and not timedelta(0) < expires <= LONGEST:
+        raise UserError(f"a key expires after {LONGEST.days} days at the latest, or never: choose a time until then")
     text, identity = _drawn()
     key = Key(identity, name.strip(), wanted, tenant, now, by, None if expires is None else now + expires)
-    keys.add(conn, key, sha256(text.encode()).digest())
+    keys.add(conn, key, digest(text))
     _note(conn, now, by, "key made", key)
     return text, key
 
 
 def rotate(
-    conn: Connection, name: str, *, now: datetime, by: str, overlap: timedelta = OVERLAP, expires: timedelta = EXPIRES
-) -> tuple[str, Key]:
-    """A successor of the key of id ``name``, with the same rights; the old one ends after ``overlap``.
+    conn: Connection, name: str, *, now: datetime, by: str, overlap: timedelta = OVERLAP
+) -> tuple[str, Key, Key]:
+    """A successor of the key of id ``name`` (its text, and what is known of it), and the old one as it is then.
+
+    The successor has the same rights and lasts as long as the old one was to; that one ends after ``overlap``.
 
     Raises:
-        UserError: there is no such key in force.
+        NoKeyError: there is no such key in force.
+        UserError: it has a successor, or the overlap is too long.
     """
     old = _in_force(conn, name, now)
+    if old.successor:
+        raise UserError(f"{old.id} was rotated already: rotate {old.successor}, or make a new key")
+    if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
+        raise UserError(f"two keys stand beside each other for {LONGEST_OVERLAP.days} days at most")
     text, identity = _drawn()
     key = replace(
         old,
         id=identity,
         made_at=now,
         made_by=by,
-        expires_at=now + expires,
+        expires_at=now + (old.expires_at - old.made_at) if old.expires_at else None,
         last_used=None,
-        successor="",
-        revoked_at=None,
     )
-    keys.add(conn, key, sha256(text.encode()).digest())
-    ends = now + max(overlap, timedelta(0))
-    keys.succeed(conn, old.id, key.id, min(ends, old.expires_at) if old.expires_at else ends)
+    keys.add(conn, key, digest(text))
+    ends = min(now + overlap, old.expires_at or now + overlap)
+    keys.succeed(conn, old.id, key.id, ends)
     _note(conn, now, by, f"key rotated from {old.id}", key)
-    return text, key
+    return text, key, replace(old, successor=key.id, expires_at=ends)
 
 
 def revoke(conn: Connection, name: str, *, now: datetime, by: str) -> Key:
     """End the key of id ``name``, now.
 
     Raises:
-        UserError: there is no such key in force.
+        NoKeyError: there is no such key in force.
     """
     key = _in_force(conn, name, now)
     keys.revoke(conn, key.id, now)
@@ -153,15 +205,32 @@ def revoke(conn: Connection, name: str, *, now: datetime, by: str) -> Key:
 def _in_force(conn: Connection, name: str, now: datetime) -> Key:
     key = keys.one(conn, name)
     if key is None:
-        raise UserError(f"there is no key {name[:40]!r}: see mailvane keys list")
+        raise NoKeyError(f"there is no key {name[:40]!r}: see mailvane keys list")
     if not key.in_force(now):
-        raise UserError(f"the key {key.id} has ended already")
+        raise NoKeyError(f"the key {key.id} has ended already: see mailvane keys list --all")
     return key
 
 
 def _drawn() -> tuple[str, str]:
     identity = "".join(secrets.choice(_LETTERS) for _ in range(8))
-    return f"{PREFIX}{identity}_{secrets.token_urlsafe(32)}", identity
+    return _checked(f"mv_{identity}_{_written(secrets.randbits(256), _SECRET)}"), identity
+
+
+def _checked(text: str) -> str:
+    """With the check sum by which scanners and people see that it is whole."""
+    return text + _written(zlib.crc32(text.encode()), _CHECK)
+
+
+def _written(number: int, length: int) -> str:
+    found = ""
+    for _ in range(length):
+        number, digit = divmod(number, len(_DIGITS))
+        found = _DIGITS[digit] + found
+    return found
+
+
+def _worded(text: str, most: int) -> bool:
+    return bool(text.strip()) and len(text) <= most and text.isprintable()
 
 
 def _note(conn: Connection, now: datetime, by: str, did: str, key: Key) -> None:

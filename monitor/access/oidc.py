@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Any, Protocol
+from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlencode
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -23,35 +24,17 @@ from joserfc.jwk import KeySet
 
 from monitor.access import tokens
 from monitor.access.signing_in import Refused, Vouched, Why
-from monitor.ports import PluginError
+from monitor.http import Http, HttpError
 from monitor.settings import Oidc, web
 
 log = logging.getLogger(__name__)
 
-COOKIE = "mailvane_signing_in"
 CALLBACK = "/v1/oidc/callback"
 LASTS = timedelta(minutes=10)  # of the way there and back
 _KEPT = timedelta(hours=1)  # what a provider says of itself
 _AGAIN = timedelta(seconds=10)  # until a provider that did not answer is asked anew
 _KEYS_AGAIN = timedelta(seconds=30)  # until its keys are, for one that is not among them
 _GONE = 10_000  # ways that were gone, and may not be again
-
-
-class Answer(Protocol):
-    """What a server answered."""
-
-    @property
-    def status(self) -> int: ...
-    @property
-    def body(self) -> bytes: ...
-
-
-class Http(Protocol):
-    """How the provider is asked, guarded against being led elsewhere."""
-
-    def request(
-        self, method: str, url: str, *, headers: Mapping[str, str] = ..., body: bytes | None = ...
-    ) -> Answer: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +59,9 @@ def metadata(told: Mapping[str, Any], issuer: str) -> Metadata:
         raise ValueError("the description is of another issuer than access.oidc.issuer says, to the letter")
     found = {}
     for name in ("authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint"):
-        text = told.get(name, "" if name == "userinfo_endpoint" else None)
-        if not isinstance(text, str):
-            raise ValueError(f"the description is without {name}")
-        if text:
-            web(text.partition("?")[0])
-        found[name] = text
+        found[name] = str(told.get(name) or "")
+        if found[name] or name != "userinfo_endpoint":
+            web(found[name].partition("?")[0])
     methods = told.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
     return Metadata(
         found["authorization_endpoint"],
@@ -109,8 +89,10 @@ class Provider:
         """Where the provider sends people back to; it must know this URL."""
         return self._settings.url + CALLBACK
 
-    def begin(self, there: str) -> tuple[str, str]:
-        """Where to send the browser, and the cookie that it brings back; ``there``: the page it wants.
+    def begin(self, there: str, session: str = "") -> tuple[str, str]:
+        """Where to send the browser, and the cookie that it brings back.
+
+        ``there``: the page that it wants; ``session``: its own so far, of which nothing is known when it comes back.
 
         Raises:
             Refused: the provider does not say where.
@@ -119,7 +101,7 @@ class Provider:
         from authlib.oauth2.rfc7636 import create_s256_code_challenge  # noqa: PLC0415  # as above
 
         way = {"state": secrets.token_urlsafe(32), "nonce": secrets.token_urlsafe(32)}
-        way |= {"verifier": secrets.token_urlsafe(48), "there": there}
+        way |= {"verifier": secrets.token_urlsafe(48), "there": there, "session": session}
         url: str = prepare_grant_uri(
             self._metadata().authorize,
             self._settings.client_id,
@@ -134,10 +116,10 @@ class Provider:
         sealed = self._seal.encrypt_at_time(json.dumps(way).encode(), int(self._clock().timestamp()))
         return url, sealed.decode("ascii")
 
-    def there(self, cookie: str) -> str:
-        """The page that the browser with this cookie wants; empty where that is not known."""
-        way = self._way(cookie)
-        return way["there"] if way else ""
+    def begun(self, cookie: str) -> tuple[str, str]:
+        """The page and the session of the browser with this cookie; empty where that is not known."""
+        way = self._way(cookie) or {}
+        return way.get("there", ""), way.get("session", "")
 
     def end(self, query: Mapping[str, str], cookie: str) -> Vouched:
         """Who came back.
@@ -191,10 +173,7 @@ class Provider:
         body = urlencode({**asked, "code_verifier": verifier})
         auth = ClientAuth(self._settings.client_id, secret, method)
         url, headers, body = auth.prepare("POST", told.token, headers, body)
-        status, answer = self._asked("POST", url, headers, body.encode())
-        if status != 200:  # noqa: PLR2004  # the only one that RFC 6749 section 5.1 knows
-            raise Refused(Why.INVALID, f"no token for the code: {status} {_word(answer.get('error'))}")
-        return answer
+        return self._told(url, headers, body.encode(), otherwise=Why.INVALID)
 
     def _claims(self, told: Metadata, answer: Mapping[str, Any], nonce: str) -> dict[str, Any]:
         """What the id_token says, and what is told beside it, of the same person."""
@@ -208,9 +187,9 @@ class Provider:
         except tokens.UnknownKey:
             claims = tokens.trusted(text, self._key_set(told, anew=True), expected, now)
         if told.userinfo and isinstance(access, str) and not tokens.enough(claims, self._settings):
-            status, more = self._asked("GET", told.userinfo, {"Authorization": f"Bearer {access}"})
-            if status != 200 or more.get("sub") != claims["sub"]:  # noqa: PLR2004  # OpenID Connect Core section 5.3.2
-                raise Refused(Why.INVALID, f"userinfo is of somebody else, or refused: {status}")
+            more = self._told(told.userinfo, {"Authorization": f"Bearer {access}"}, otherwise=Why.INVALID)
+            if more.get("sub") != claims["sub"]:  # OpenID Connect Core section 5.3.2
+                raise Refused(Why.INVALID, "userinfo is of somebody else")
             claims = {**more, **claims}
         return claims
 
@@ -226,10 +205,7 @@ class Provider:
     def _describe(self) -> Metadata | None:
         url = self._settings.issuer.rstrip("/") + "/.well-known/openid-configuration"
         try:
-            status, told = self._asked("GET", url)
-            if status != 200:  # noqa: PLR2004  # Discovery section 4.2
-                raise Refused(Why.UNREACHABLE, f"it answered {status}")
-            return metadata(told, self._settings.issuer)
+            return metadata(self._told(url), self._settings.issuer)
         except (Refused, ValueError) as error:
             log.warning("identity provider does not answer", extra={"url": url, "why": str(error)})
             return None
@@ -238,27 +214,31 @@ class Provider:
         with self._lock:
             now, kept = self._clock(), _KEYS_AGAIN if anew else _KEPT
             if self._keys is None or not _young(self._keys[0], now, kept):
-                status, answer = self._asked("GET", told.keys)
-                if status != 200:  # noqa: PLR2004  # there is no other good one
-                    raise Refused(Why.UNREACHABLE, f"its keys: it answered {status}")
-                self._keys = now, tokens.key_set(answer)
+                self._keys = now, tokens.key_set(self._told(told.keys))
             return self._keys[1]
 
-    def _asked(
-        self, method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
-    ) -> tuple[int, Mapping[str, Any]]:
+    def _told(
+        self,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        otherwise: Why = Why.UNREACHABLE,
+    ) -> Mapping[str, Any]:
+        """The JSON object that is there, by POST where there is a body; ``otherwise``: what another status means."""
+        headers = {"Accept": "application/json", **(headers or {})}
         try:
-            answer = self._http.request(
-                method, url, headers={"Accept": "application/json", **(headers or {})}, body=body
-            )
-            told = json.loads(answer.body)
-        except (PluginError, OSError) as error:
+            answer = self._http.request("GET" if body is None else "POST", url, headers=headers, body=body)
+        except HttpError as error:
             raise Refused(Why.UNREACHABLE, str(error)[:200]) from error
-        except (ValueError, RecursionError) as error:
-            raise Refused(Why.UNREACHABLE, f"no JSON, with status {answer.status}") from error
-        if not isinstance(told, dict):
-            raise Refused(Why.UNREACHABLE, "no JSON object")
-        return answer.status, told
+        try:
+            told = json.loads(answer.body)
+        except (ValueError, RecursionError):
+            told = None
+        fine = answer.status == HTTPStatus.OK
+        if not isinstance(told, dict) or not fine:
+            what = _word(told.get("error")) if isinstance(told, dict) else "no JSON object"
+            raise Refused(Why.UNREACHABLE if fine else otherwise, f"it answered {answer.status} with {what}")
+        return told
 
 
 def _young(since: datetime, now: datetime, kept: timedelta) -> bool:

@@ -18,6 +18,7 @@ from monitor.access.passwords import Turns
 from monitor.access.people import BREAK_GLASS_LASTS, named
 from monitor.caller import Role
 from monitor.ledger import access_log, people
+from monitor.ledger import sessions as stored
 from monitor.ledger.access_log import Entry
 from monitor.ledger.people import Person
 from monitor.ledger.sessions import Session
@@ -134,6 +135,7 @@ class SigningIn:
                 raise Refused(Why.DISABLED, of=person.name)
             if person.role is not who.role:
                 people.change(conn, person.name, role=str(who.role))
+                stored.revoke(conn, now, person=person.name)
                 details = {"role": str(who.role), "before": str(person.role)}
                 access_log.append(conn, Entry(now, "oidc", "role changed", person.name, "done", details))
             lasts = min(self._settings.oidc.lasts, self._settings.lasts)
@@ -162,10 +164,11 @@ class SigningIn:
         result, place = f"refused: {error.why}", network(address)
         if error.why in (Why.DENIED, Why.INVALID):
             self._lockout.failed(_ABROAD, address)  # each costs the provider a question
+        if str(error) != error.why:
+            log.warning("sign-in refused", extra={"person": error.of, "why": str(error.why), "detail": str(error)})
         if not error.of:
             self._note("anonymous", "sign-in", place, result)
             return
-        log.warning("sign-in refused", extra={"person": error.of, "why": str(error.why), "detail": str(error)})
         details = {"address": place, "detail": str(error)[:200]}
         with self._ledger.begin() as conn:
             access_log.append(conn, Entry(self._clock(), f"oidc:{error.of}", "sign-in", "oidc", result, details))

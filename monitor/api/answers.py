@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -17,6 +17,7 @@ LIFETIME = timedelta(hours=24)
 MEMORY = 16 << 20  # bytes of all that is kept; the oldest goes first
 _OVERHEAD = 500  # bytes of an entry beside its texts
 LONGEST_KEY = 255  # characters
+Key = Hashable  # who asks, of which tenant, and the text that it chose
 
 
 class Busy(Exception):  # noqa: N818  # a state, not a fault
@@ -52,11 +53,11 @@ class Answers:
     def __init__(self, clock: Callable[[], datetime], memory: int = MEMORY) -> None:
         self._clock = clock
         self._memory = memory
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: OrderedDict[Key, _Kept] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
 
-    def once(self, key: str, body: bytes, take: Callable[[bytes], Answer]) -> tuple[Answer, bool]:
+    def once(self, key: Key, body: bytes, take: Callable[[bytes], Answer]) -> tuple[Answer, bool]:
         """The answer to this key, and whether it is a repeated one: ``take`` is asked the first time only.
 
         What ``take`` raises, and a status that says "later", is not kept: the next request is again the first.
@@ -86,7 +87,7 @@ class Answers:
         self._settle(key, mine, None if answer.status in (429, 503) else answer)
         return answer, False
 
-    def _settle(self, key: str, mine: _Kept, answer: Answer | None) -> None:
+    def _settle(self, key: Key, mine: _Kept, answer: Answer | None) -> None:
         with self._lock:
             if self._kept.get(key) is not mine:  # forgotten meanwhile
                 return
@@ -104,5 +105,5 @@ class Answers:
                 return
             self._drop(key)
 
-    def _drop(self, key: str) -> None:
+    def _drop(self, key: Key) -> None:
         self._size -= self._kept.pop(key).size

@@ -13,6 +13,8 @@ from fastapi.staticfiles import StaticFiles
 
 from monitor.access.limits import Limits
 from monitor.api import (
+    accesslog,
+    approvals,
     batches,
     doors,
     events,
@@ -58,7 +60,7 @@ def build(core: Core, *, demo: bool = False, closing: Callable[[], None] = lambd
     app.include_router(hand.router(core))
     app.include_router(handover.router(core))
     app.include_router(look.router(core, demo=demo))
-    for question in (series, worst, search, me, session, people, keys, quarantine):
+    for question in (series, worst, search, me, session, people, keys, approvals, quarantine, accesslog):
         app.include_router(question.router(core))
     app.include_router(health.router(core))
     page = Path(str(files("dashboards").joinpath("page")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
 import re
@@ -13,10 +12,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from collectors._decode import Checked
-from monitor.api.access import unauthorized
+from monitor.api.access import caller_of
 from monitor.api.answers import LONGEST_KEY, Another, Answer, Answers, Busy
 from monitor.api.events_told import RESPONSES, TELLS, event
-from monitor.api.intake import LARGE, SOON, Intake, Refused, drain, later
+from monitor.api.intake import LARGE, SOON, Intake, Refused, later
+from monitor.caller import Caller
+from monitor.facts.prepare import SELLERS
 from monitor.model import Rejected
 from monitor.service import HTTP, Core
 from monitor.spool import SpoolFull
@@ -35,21 +36,18 @@ def router(core: Core) -> APIRouter:
     """The routes of the receiver."""
     api = APIRouter(tags=["tell"])
     intake, answers = Intake(), Answers(core.clock)
-    open_to_all = _loopback(core.settings.service.listen[0])
 
     @api.post("/v1/events", status_code=202, responses=RESPONSES, openapi_extra=TELLS)
     async def take(request: Request) -> Response:
         """Take events, one a line or as an array; 202 when they are on disk, with those that could not be read."""
-        if not open_to_all and (denied := unauthorized(core, request)):
-            await drain(request)
-            return denied
+        caller = caller_of(request)
         try:
             async with intake.body(request) as body:
                 _bounded(body)
                 # To check a thousand lines takes less time than to hand them to a thread, and the thread's lock back.
-                checked = core.checked(body) if _quick(body) else None
+                checked = core.checked(body, caller.tenant) if _quick(body) else None
                 key = request.headers.get("Idempotency-Key")
-                return await intake.run(_answered, core, answers, key, body, checked)
+                return await intake.run(_answered, core, answers, caller, key, body, checked)
         except Refused as refused:
             core.telemetry.refused.labels(refused.reason).inc()
             return refused.answer()
@@ -82,15 +80,17 @@ def _bounded(body: bytes) -> None:
         )
 
 
-def _answered(core: Core, answers: Answers, key: str | None, body: bytes, checked: Checked | None) -> Response:
-    take = partial(_taken, core, checked=checked)
+def _answered(
+    core: Core, answers: Answers, caller: Caller, key: str | None, body: bytes, checked: Checked | None
+) -> Response:
+    take = partial(_taken, core, tenant=caller.tenant, checked=checked)
     if key is None:
         return _response(take(body))
     if not 0 < len(key) <= LONGEST_KEY:
         what = f"Idempotency-Key has {len(key)} characters, and may have 1 to {LONGEST_KEY}"
         raise Refused("key", what, "send a UUID, a new one for each batch", 422)
     try:
-        answer, again = answers.once(key, body, take)
+        answer, again = answers.once((caller.name, caller.tenant, key), body, take)
     except Busy:
         what, remedy = "a request with this Idempotency-Key is being taken", "wait for its answer, or ask again"
         raise Refused("key", what, remedy, 409, {"Retry-After": str(SOON)}) from None
@@ -103,10 +103,10 @@ def _answered(core: Core, answers: Answers, key: str | None, body: bytes, checke
     return response
 
 
-def _taken(core: Core, body: bytes, *, checked: Checked | None) -> Answer:
-    checked = checked or core.checked(body)
+def _taken(core: Core, body: bytes, *, tenant: str, checked: Checked | None) -> Answer:
+    checked = checked or core.checked(body, tenant)
     try:
-        core.take_lines(HTTP, checked)
+        core.take_lines(SELLERS if tenant else HTTP, checked)
     except SpoolFull:
         raise later("spool", "the spool is full") from None
     except OSError as error:
@@ -139,13 +139,6 @@ def _told(item: Rejected) -> dict[str, Any]:
 def _number(item: Rejected) -> int:
     number = item.where.rpartition(" ")[2]
     return int(number) if number.isdecimal() else 0
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 _FIELDS = frozenset(event()["properties"])

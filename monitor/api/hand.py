@@ -16,6 +16,8 @@ from monitor.api.access import caller_of
 from monitor.api.basics import MOST, bounded, refusal
 from monitor.api.seen import seen
 from monitor.caller import Caller, Way
+from monitor.four_eyes import turn
+from monitor.ledger.approvals import Approval
 from monitor.model import AUTOMATION, Action, Deed
 from monitor.ports import Duration
 from monitor.service import Core

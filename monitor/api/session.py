@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -10,22 +9,21 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from monitor.access import people, sessions
-from monitor.access.lockout import Lockout
+from monitor.access.passwords import Crowded
 from monitor.access.sessions import COOKIE, COOKIES
+from monitor.access.signing_in import Locked, SigningIn, Wrong
+from monitor.api import oidc, words
 from monitor.api.access import caller_of
 from monitor.api.basics import bounded, refusal
 from monitor.api.events_told import refused
-from monitor.api.people import told
-from monitor.ledger import access_log
-from monitor.ledger import people as accounts
-from monitor.ledger import sessions as stored
+from monitor.caller import Role, Way
+from monitor.ledger import access_log, sessions
 from monitor.ledger.access_log import Entry
+from monitor.ledger.sessions import Session
 from monitor.service import Core
 
-log = logging.getLogger(__name__)
-
 BODY_LIMIT = 4096
+SOON = 2  # seconds until there may be a turn
 
 
 class Name(BaseModel):
@@ -33,8 +31,34 @@ class Name(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    name: str = Field(min_length=1, max_length=100)
+    name: str = Field(min_length=1, max_length=200)
     password: str = Field(min_length=1, max_length=1000, repr=False)
+
+
+class SignedIn(BaseModel):
+    """A person who is signed in now. ``csrf`` goes into X-CSRF-Token of whatever changes something."""
+
+    person: str
+    role: Role
+    csrf: str = Field(repr=False)
+    expires: str
+
+
+class Label(BaseModel):
+    """What the page calls the identity provider."""
+
+    label: str
+
+
+class Ways(BaseModel):
+    """How people sign in. ``local``: by passwords; false: by those of break-glass accounts alone.
+
+    ``person``: who is signed in in this browser.
+    """
+
+    local: bool
+    oidc: Label | None
+    person: str | None
 
 
 _TELLS = {"requestBody": {"required": True, "content": {"application/json": {"schema": Name.model_json_schema()}}}}
@@ -48,59 +72,82 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def router(core: Core) -> APIRouter:
-    """The routes of people."""
+    """The routes of people who sign in."""
     api = APIRouter(tags=["people"])
-    lockout = Lockout(core.clock)
-    secure = core.settings.service.tls_cert is not None
-    cookie = COOKIES[0] if secure else COOKIE
+    settings = core.settings.access
+    door = SigningIn(core.stores.ledger, settings, core.clock, core.telemetry.sign_ins, core.notes.note)
+    api.include_router(oidc.router(core, door, put_cookie))
 
-    @api.post("/v1/session", openapi_extra=_TELLS, responses=_RESPONSES)
+    @api.post("/v1/session", openapi_extra=_TELLS, response_model=SignedIn, responses=_RESPONSES)
     async def sign_in(request: Request) -> Response:
         """Sign in by `{"name": …, "password": …}`; the answer's `csrf` goes into X-CSRF-Token of whatever changes."""
         wish = await _wished(request)
         if isinstance(wish, Response):
             return wish
         address = request.client.host if request.client else ""
-        if seconds := lockout.wait(wish.name, address):
-            return _later("too many wrong passwords", seconds)
+        instead = caller_of(request).session
         try:
-            done = await run_in_threadpool(_sign_in, core, wish, address)
-        except people.Crowded:
-            return _later("others are signing in", 2)
-        if done is None:
-            lockout.failed(wish.name, address)
+            text, session = await run_in_threadpool(door.by_password, wish.name, wish.password, address, instead)
+        except Locked as error:
+            return later("too many wrong passwords", error.seconds)
+        except Crowded:
+            return later("others are signing in", SOON)
+        except Wrong:
             return refusal("no such name, or another password", "try again, or ask an admin for a new one", 401)
-        lockout.right(wish.name, address)
-        text, session = done
         core.sessions.anew()
-        answer = JSONResponse({**told(session), "csrf": session.csrf})
-        expires = session.expires_at
-        answer.set_cookie(cookie, text, expires=expires, path="/", secure=secure, httponly=True, samesite="strict")
+        told = SignedIn(
+            person=session.person, role=session.role, csrf=session.csrf, expires=words.stamp(session.expires_at) or ""
+        )
+        answer = JSONResponse(told.model_dump(mode="json"))
+        put_cookie(request, answer, text, session)
         return answer
 
     @api.delete("/v1/session", status_code=204)
     def sign_out(request: Request) -> Response:
         """Sign out."""
-        caller = caller_of(request)
+        caller, now = caller_of(request), core.clock()
         if caller.session:
             with core.stores.ledger.begin() as conn:
-                stored.revoke(conn, core.clock(), session=caller.session)
-                access_log.append(conn, Entry(core.clock(), caller.name, "signed out", caller.session, "done"))
+                sessions.revoke(conn, now, session=caller.session)
+                access_log.append(conn, Entry(now, caller.name, "signed out", caller.session, "done"))
             core.sessions.anew()
         answer = Response(status_code=204)
-        answer.delete_cookie(cookie, path="/", secure=secure, httponly=True, samesite="strict")
+        for name in COOKIES:
+            secure = name != COOKIE
+            answer.delete_cookie(name, path="/", secure=secure, httponly=True, samesite="strict")
         return answer
 
-    @api.get("/v1/session/ways")
-    def ways() -> Any:
-        """How one may sign in."""
-        return {"local": True, "oidc": None}
+    @api.get("/v1/session/ways", response_model=Ways)
+    def ways(request: Request) -> Ways:
+        """How one may sign in, and who is."""
+        caller = caller_of(request)
+        return Ways(
+            local=settings.local,
+            oidc=Label(label=settings.oidc.label) if settings.oidc else None,
+            person=caller.name.removeprefix("person:") if caller.way is Way.PERSON else None,
+        )
 
     return api
 
 
+def put_cookie(request: Request, answer: Response, text: str, session: Session) -> None:
+    """Give a session's cookie to the browser: by HTTPS one that no other host could have set."""
+    secure = request.url.scheme == "https"
+    name = COOKIES[0] if secure else COOKIE
+    expires = session.expires_at
+    answer.set_cookie(name, text, expires=expires, path="/", secure=secure, httponly=True, samesite="strict")
+
+
+def later(what: str, seconds: int) -> Response:
+    """Too much: again in so many seconds."""
+    answer = refusal(what, f"try again in {seconds} s", 429)
+    answer.headers["Retry-After"] = str(seconds)
+    return answer
+
+
 async def _wished(request: Request) -> Name | Response:
     """What the body says, or why it says nothing."""
+    # A form of somebody else's page can't send this type, so it can't sign anybody in as whom it likes.
     if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
         return refusal("the body is no JSON", "send Content-Type: application/json", 415)
     body = await bounded(request, BODY_LIMIT)
@@ -110,30 +157,3 @@ async def _wished(request: Request) -> Name | Response:
         return Name.model_validate_json(body)
     except ValidationError:
         return refusal("the body is no name with a password", 'send {"name": …, "password": …}')
-
-
-def _later(what: str, seconds: int) -> Response:
-    answer = refusal(what, f"try again in {seconds} s", 429)
-    answer.headers["Retry-After"] = str(seconds)
-    return answer
-
-
-def _sign_in(core: Core, wish: Name, address: str) -> tuple[str, stored.Session] | None:
-    now = core.clock()
-    with core.stores.ledger.connect().execution_options(reads=True) as conn:
-        person = people.known(conn, wish.name.strip(), wish.password)
-    with core.stores.ledger.begin() as conn:
-        if person is None:
-            # Somebody may have typed a password where the name goes.
-            name = wish.name.strip() if accounts.one(conn, wish.name.strip()) else "nobody's name"
-            access_log.append(conn, Entry(now, "anonymous", "sign-in", name, "refused", {"address": address}))
-            return None
-        way = "break-glass" if person.break_glass else "local"
-        lasts = people.BREAK_GLASS_LASTS if person.break_glass else sessions.LASTS
-        done = sessions.begin(conn, person.name, person.role, way=way, now=now, lasts=lasts)
-        accounts.change(conn, person.name, last_seen=now)
-        access_log.append(conn, Entry(now, f"person:{person.name}", "sign-in", way, "done", {"address": address}))
-    if person.break_glass:
-        log.warning("break-glass account used", extra={"person": person.name})
-        core.telemetry.break_glass.inc()
-    return done

@@ -16,7 +16,7 @@ from monitor.ledger import holes, journal
 from monitor.ledger.holes import Hole
 from monitor.model import COLUMNS, Batch, Rejected
 from monitor.scrub import scrub
-from monitor.service import HTTP, Core
+from monitor.service import TOLD, Core
 from monitor.shipping import frames
 from monitor.shipping.frames import Beat, Hello
 from monitor.telemetry import VERSION
@@ -88,7 +88,7 @@ class Shipped:
                 f"version {hello.version}" if hello.version != frames.VERSION else f"column {scrub(unknown[0], 50)!r}"
             )
             raise Refused("version", f"this core knows no {told}", "bring the core to the shipper's version first", 409)
-        own = {HTTP, *self._core.settings.collectors}
+        own = {*TOLD, *self._core.settings.collectors}
         names = {*(source for source, _ in hello.frames), *(beat.source for beat in hello.beats)}
         if hello.node == self._core.node and (clash := sorted(names & own)):
             what = f"{clash[0]} on {hello.node} is a source of the core's own"

@@ -106,9 +106,7 @@ def router(core: Core) -> APIRouter:
         if numbers := mine.page(asked.cursor, 4):
             since, until = between(moment(numbers[0]), moment(numbers[1]))
             after = by_hour.Place(*numbers[2:])
-        found = cohorts(
-            mine.facts, what.measure, what.by, since, until, where, most=asked.limit + 1, after=after
-        )
+        found = cohorts(mine.facts, what.measure, what.by, since, until, where, most=asked.limit + 1, after=after)
         count = min(len(found.ids), asked.limit)
         ends = (int(found.sent_at[count - 1]), int(found.ids[count - 1])) if len(found.ids) > count else ()
         return answer(

@@ -24,6 +24,8 @@ OLDEST_MAIL = timedelta(days=60)
 # What the engine's days and hours can say, with room for sent_at.
 _EVER = (datetime(1970, 4, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# The source of what sellers' own keys tell. No collector has such a name by chance.
+SELLERS = "http:sellers"
 _NAME_LENGTH = 200  # characters of a label, relay or code text
 _REPLY_LENGTH = 500
 _SAMPLES = 100  # rejected rows of a batch that are shown; the others are counted
@@ -48,8 +50,9 @@ def prepare(
     Set aside: an unknown kind, no time or one outside of ``bounds``, a seller's name without its tenant, a count
     that is no positive number, and rows that nothing identifies. ``sent_at`` is drawn into the sixty days before
     ``at``. With a message id the key is made of it, the recipient, the outcome and the attempt, whatever else is
-    known; ``id`` decides only where there is none. ``seen_at`` may be POSIX microseconds by row; None, for imports:
-    each row was seen when it happened.
+    known; ``id`` decides only where there is none. What sellers tell has keys of its own by seller: told first by one,
+    an outcome takes nothing from what others tell, and least of all from ourselves. ``seen_at`` may be POSIX
+    microseconds by row; None, for imports: each row was seen when it happened.
 
     Raises:
         ValueError: columns of different lengths or of unknown names, which is the collector's mistake.
@@ -173,7 +176,13 @@ def _keys(
     if alone.any():
         keys = keys.copy()
         keys[alone] = keyring.id_keys(source, compress(_plain(columns["id"]), alone))
-    return keys
+    return keys ^ _apart(columns["tenant"], keyring) if source == SELLERS else keys
+
+
+def _apart(tenants: Sequence[Any], keyring: Keyring) -> npt.NDArray[np.uint64]:
+    """A number for each row that is its tenant's alone, and known to nobody without the keyring."""
+    coded = _text(tenants)
+    return keyring.id_keys(SELLERS, (f"tenant\0{name}" for name in coded.dictionary.to_pylist()))[_indices(coded)]
 
 
 _KINDS = pa.array([kind.value for kind, _ in sorted(CODES.items(), key=lambda item: item[1])], pa.string())

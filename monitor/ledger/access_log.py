@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Connection, Integer, String, Table, select
+from sqlalchemy import JSON, BigInteger, Column, Connection, Integer, String, Table, func, select
 
 from monitor.ledger import chain
 from monitor.ledger.columns import Stamp, metadata
+
+DROPPED = "old entries dropped"  # what the log says of itself where its beginning is gone
+AT_ONCE = 50_000  # entries dropped in one transaction, so that nobody waits long for the ledger
+_LONGEST = 200  # characters of each text
 
 access = Table(
     "access",
@@ -53,10 +57,10 @@ def append_all(conn: Connection, entries: list[Entry]) -> int:
         done = conn.execute(
             access.insert().values(
                 at=entry.at,
-                who=entry.who[:200],
-                did=entry.did[:200],
-                on=entry.on[:200],
-                result=entry.result[:200],
+                who=entry.who[:_LONGEST],
+                did=entry.did[:_LONGEST],
+                on=entry.on[:_LONGEST],
+                result=entry.result[:_LONGEST],
                 details=dict(entry.details),
             )
         )
@@ -73,6 +77,7 @@ def newest(
     *,
     who: str = "",
     did: str = "",
+    result: str = "",
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> list[Entry]:
@@ -84,8 +89,37 @@ def newest(
         asked = asked.where(access.c.who == who)
     if did:
         asked = asked.where(access.c.did.startswith(did, autoescape=True))
+    if result:
+        asked = asked.where(access.c.result == result)
     if since:
         asked = asked.where(access.c.at >= since)
     if until:
         asked = asked.where(access.c.at < until)
     return [Entry(row.at, row.who, row.did, row.on, row.result, row.details, row.seq) for row in conn.execute(asked)]
+
+
+def drop(conn: Connection, before: datetime, now: datetime) -> bool:
+    """Drop entries of before that time from the beginning of the log, and say so at its end.
+
+    Whether there are more: no more than ``AT_ONCE`` go in one transaction. The newest one always stays.
+    """
+    oldest, newest = conn.execute(select(func.min(access.c.seq), func.max(access.c.seq))).one()
+    if oldest is None:
+        return False
+    # The first that is young enough ends it: a clock that was wrong for a while leaves no gap.
+    kept = conn.execute(select(func.min(access.c.seq)).where(access.c.at >= before)).scalar()
+    upto = (newest if kept is None else kept) - 1
+    last = min(upto, oldest + AT_ONCE - 1)
+    if last < oldest:
+        return False
+    chain.drop(conn, access, last)
+    append(conn, Entry(now, "mailvane", DROPPED, "", "done", {"last": last}))
+    return bool(last < upto)
+
+
+def dropped(conn: Connection) -> int:
+    """Up to which number the log says that it dropped entries; 0 where it never did."""
+    asked = select(access.c.details).where(access.c.did == DROPPED).where(access.c.who == "mailvane")
+    details = conn.execute(asked.order_by(access.c.seq.desc()).limit(1)).scalar()
+    last = details.get("last") if isinstance(details, Mapping) else None
+    return last if isinstance(last, int) else 0

@@ -1,32 +1,38 @@
 """What makes a log tell if somebody changed it: each row's link is a hash of the row and of the link before it.
 
 Links stand in a table of their own, so that a ledger from before they were made goes on as it is: what it holds is
-linked at its first opening. A row is hashed as the database has it, byte for byte and type by type, so that nothing in
-it can be changed unseen, and the cut-off end of a log shows in the numbers that the database gave out.
+linked at its first opening. A row is hashed as the database has it, type by type and byte by byte, so that nothing in
+it can be changed unseen. Whoever may write the file can write a whole log anew, links and all: that shows by a head
+that was kept elsewhere, and by nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Column, Connection, Integer, LargeBinary, String, Table, func, select, text
+from sqlalchemy import Column, Connection, Integer, LargeBinary, String, Table, delete, func, select, text
 
 from monitor.ledger.columns import metadata
 
-START = bytes(32)
-_PIECE = 5_000  # rows looked at in one go
-# As bytes, a number with a fraction would be rounded to what people read.
-_EXACT = """CASE typeof("{name}") WHEN 'real' THEN printf('%!.20g', "{name}") ELSE hex(CAST("{name}" AS BLOB)) END"""
+SIZE = 32  # bytes of a link
+_PIECE = 5_000  # links written in one go
+_HEAD = re.compile(r"([a-z]+):(\d{1,18}):([0-9a-f]{64})")
+_LENGTH = struct.Struct(">Q")
+_FLOAT = struct.Struct(">d")
 
-_links = Table(
+links = Table(
     "links",
     metadata,
     Column("log", String, primary_key=True),
+    # 0: its link is the number of the last row that was there before there were links, which bounds numbers left out.
     Column("seq", Integer, primary_key=True),
     Column("link", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 
@@ -48,28 +54,31 @@ class Head:
         Raises:
             ValueError: it is none.
         """
-        log, _, rest = told.strip().partition(":")
-        seq, _, link = rest.partition(":")
-        if not log.isidentifier() or not seq.isdigit() or len(link) != 2 * len(START):
+        found = _HEAD.fullmatch(told.strip())
+        if not found:
             raise ValueError("a head looks like actions:17:6b86b2…, as mailvane audit head prints it")
-        return cls(log, int(seq), bytes.fromhex(link))
+        return cls(found[1], int(found[2]), bytes.fromhex(found[3]))
 
 
 @dataclass(frozen=True, slots=True)
-class Flaw:
-    """Where a log is not as it was written: in row ``seq`` of ``log``."""
+class Row:
+    """One row of a log: its number, when it says it was written (POSIX microseconds), and what its link is made of."""
 
-    log: str
     seq: int
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.log}: row {self.seq} {self.what}"
+    at: object
+    content: bytes
 
 
-def begin(conn: Connection, log: Table) -> None:
-    """Link what a log holds that has no link at all: it is from before there were any."""
-    if not conn.execute(select(func.count()).select_from(_links).where(_links.c.log == log.name)).scalar_one():
+def begin(conn: Connection, logs: Sequence[Table]) -> None:
+    """Begin the links of a ledger that has none, with what its logs hold already.
+
+    Links that are gone are not made anew: whoever took them away would have what was changed confirmed.
+    """
+    if conn.execute(select(links.c.seq).limit(1)).first() or any(given(conn, log) for log in logs[1:]):
+        return
+    for log in logs:
+        last = conn.execute(select(func.coalesce(func.max(log.c.seq), 0))).scalar_one()
+        conn.execute(links.insert().values(log=log.name, seq=0, link=int(last).to_bytes(SIZE, "big")))
         extend(conn, log, 1)
 
 
@@ -80,93 +89,92 @@ def extend(conn: Connection, log: Table, first: int) -> None:
     """
     link = head(conn, log).link
     made = []
-    for number, row in _rows(conn, log, first - 1):
-        link = _next(link, row)
-        made.append({"log": log.name, "seq": number, "link": link})
+    for row in rows(conn, log, first):
+        link = following(link, row)
+        made.append({"log": log.name, "seq": row.seq, "link": link})
         if len(made) == _PIECE:
-            conn.execute(_links.insert(), made)
+            conn.execute(links.insert(), made)
             made = []
     if made:
-        conn.execute(_links.insert(), made)
+        conn.execute(links.insert(), made)
+
+
+def drop(conn: Connection, log: Table, last: int) -> None:
+    """Remove the rows up to ``last``; its link stays, since the next row's is made of it."""
+    conn.execute(delete(log).where(log.c.seq <= last))
+    conn.execute(delete(links).where((links.c.log == log.name) & (links.c.seq < last)))
 
 
 def head(conn: Connection, log: Table) -> Head:
     """The end of the log as it is linked."""
-    last = conn.execute(
-        select(_links.c.seq, _links.c.link).where(_links.c.log == log.name).order_by(_links.c.seq.desc()).limit(1)
-    ).first()
-    return Head(log.name, last.seq, bytes(last.link)) if last else Head(log.name, 0, START)
+    mine = select(links.c.seq, links.c.link).where(links.c.log == log.name)
+    last = conn.execute(mine.order_by(links.c.seq.desc()).limit(1)).first()
+    return Head(log.name, last.seq, bytes(last.link)) if last else Head(log.name, 0, bytes(SIZE))
 
 
 def length(conn: Connection, log: Table) -> int:
-    """How many rows there are to verify."""
+    """How many rows there are."""
     return int(conn.execute(select(func.count()).select_from(log)).scalar_one())
 
 
-def verify(conn: Connection, log: Table, known: Head | None = None) -> Iterator[Flaw | None]:
-    """Go through a log from its beginning; None for each row that is right, and the first flaw, after which it ends.
-
-    After a flaw nothing more can be said: every later link builds on it. ``known``: a head that was kept elsewhere.
-    """
-    link, seq = START, 0
-    links = _linked(conn, log)
-    for number, row in _rows(conn, log, 0):
-        expected = next(links, None)
-        if expected is None:
-            yield Flaw(log.name, number, "was inserted: no link was made for it")
-            return
-        if expected[0] != number:
-            gone = expected[0] < number
-            what = "was removed" if gone else "was inserted: no link was made for it"
-            yield Flaw(log.name, expected[0] if gone else number, what)
-            return
-        link, seq = _next(link, row), number
-        if link != expected[1]:
-            yield Flaw(log.name, number, "was changed, or its link was")
-            return
-        if known and known.seq == number and known.link != link:
-            yield Flaw(log.name, number, "is not what the kept head was made of: the log was written anew up to it")
-            return
-        yield None
-    if (left := next(links, None)) is not None:
-        yield Flaw(log.name, left[0], "was removed")
-    elif (given := _given(conn, log)) > seq:
-        yield Flaw(log.name, seq + 1, f"and all up to {given} were removed with their links")
-    elif known and known.seq > seq:
-        yield Flaw(log.name, seq + 1, f"and all up to {known.seq} were removed: the kept head knows them")
-
-
-def _rows(conn: Connection, log: Table, after: int) -> Iterator[tuple[int, bytes]]:
-    """Number and bytes of each row after that one, read in pieces so that no log is too long."""
-    names = [column.name for column in log.columns]
-    # What the database has, and not what a driver makes of it: type and bytes of each value.
-    shown = ", ".join(f'typeof("{name}"), {_EXACT.format(name=name)}' for name in names)
-    asked = text(f"SELECT seq, {shown} FROM {log.name} WHERE seq > :after ORDER BY seq LIMIT {_PIECE}")  # noqa: S608  # names are ours
-    while found := conn.execute(asked, {"after": after}).all():
-        for row in found:
-            yield row[0], _bytes(row[1:])
-        after = found[-1][0]
-
-
-def _bytes(values: Any) -> bytes:
-    """Values one after the other; no two rows give the same, since neither a type nor a hex text holds these marks."""
-    return "|".join(f"{kind}={value}" for kind, value in zip(values[::2], values[1::2], strict=True)).encode()
-
-
-def _linked(conn: Connection, log: Table) -> Iterator[tuple[int, bytes]]:
-    after = 0
-    asked = select(_links.c.seq, _links.c.link).where(_links.c.log == log.name).order_by(_links.c.seq).limit(_PIECE)
-    while found := conn.execute(asked.where(_links.c.seq > after)).all():
-        for row in found:
-            yield row.seq, bytes(row.link)
-        after = found[-1].seq
-
-
-def _given(conn: Connection, log: Table) -> int:
+def given(conn: Connection, log: Table) -> int:
     """The highest number that the database ever gave to a row of the log."""
     found = conn.execute(text("SELECT seq FROM sqlite_sequence WHERE name = :name"), {"name": log.name}).scalar()
-    return int(found or 0)
+    return found if isinstance(found, int) else 0
 
 
-def _next(link: bytes, row: bytes) -> bytes:
-    return sha256(link + row).digest()
+def rows(conn: Connection, log: Table, first: int = -1 << 63) -> Iterator[Row]:
+    """The rows from ``first`` on, as the database has them and not as a driver reads them; one at a time."""
+    names = [column.name for column in log.columns]
+    # Text comes as its bytes, and bytes as hex text, so that neither is taken for the other.
+    shown = ", ".join(
+        f"""CASE typeof("{name}") WHEN 'text' THEN CAST("{name}" AS BLOB) WHEN 'blob' THEN hex("{name}")"""
+        f""" ELSE "{name}" END"""
+        for name in names
+    )
+    asked = f"SELECT seq, at, {shown} FROM {log.name} WHERE seq >= ? ORDER BY seq"  # noqa: S608  # names are ours
+    encode = _encoder(log.name, names)
+    for seq, at, *values in conn.exec_driver_sql(asked, (first,)):
+        yield Row(seq, at, encode(values))
+
+
+def linked(conn: Connection, log: Table) -> Iterator[tuple[int, bytes]]:
+    """The links of a log with their numbers, one at a time."""
+    # Whoever writes the file may put anything anywhere: a number that is none belongs to no row.
+    asked = """SELECT seq, coalesce(CAST(link AS BLOB), x'') FROM links
+        WHERE "log" = ? AND typeof(seq) = 'integer' ORDER BY seq"""
+    yield from map(tuple, conn.exec_driver_sql(asked, (log.name,)))
+
+
+def following(link: bytes, row: Row) -> bytes:
+    """The link of the row that follows the one with ``link``."""
+    return sha256(link + row.content).digest()
+
+
+def _encoder(log: str, names: Sequence[str]) -> Callable[[Sequence[Any]], bytes]:
+    """What makes bytes of a row's values, other ones for every other row.
+
+    What is NULL is left out, so that a column that comes later changes no link of before.
+    """
+    prefixes = [f"{name}\0".encode() for name in names]
+    start = f"{log}\0".encode()
+
+    def encode(values: Sequence[Any]) -> bytes:
+        parts = [start]
+        for prefix, value in zip(prefixes, values, strict=True):
+            if value is not None:
+                kind, content = _value(value)
+                parts += (prefix, kind, _LENGTH.pack(len(content)), content)
+        return b"".join(parts)
+
+    return encode
+
+
+def _value(value: bytes | str | float) -> tuple[bytes, bytes]:
+    if isinstance(value, bytes):
+        return b"t", value
+    if isinstance(value, str):
+        return b"b", value.encode()
+    if isinstance(value, int):
+        return b"i", b"%d" % value
+    return b"f", _FLOAT.pack(value)

@@ -14,6 +14,7 @@ from monitor.ledger import (
     access_log,
     actions,
     approvals,
+    audit,
     chain,
     incidents,
     journal,
@@ -60,9 +61,16 @@ def open_ledger(path: Path, *, reads: bool = False) -> Engine:
     event.listen(engine, "begin", _begin)
     metadata.create_all(engine)
     with engine.begin() as conn:
-        for log in (actions.log, access_log.access):
-            chain.begin(conn, log)
+        chain.begin(conn, audit.LOGS)
     path.chmod(0o600)
+    return engine
+
+
+def open_still(path: Path) -> Engine:
+    """An engine on a file that nobody writes, such as a backup's: nothing is made beside it, or locked."""
+    place = f"sqlite:///file:{quote(str(path))}?mode=ro&immutable=1&uri=true"
+    engine = create_engine(place, connect_args={"check_same_thread": False})
+    event.listen(engine, "begin", _begin)
     return engine
 
 

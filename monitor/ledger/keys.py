@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import JSON, Column, Connection, LargeBinary, String, Table, select
+from sqlalchemy import JSON, Column, Connection, LargeBinary, Row, String, Table, func, select
 
 from monitor.caller import Right
 from monitor.ledger.columns import Stamp, metadata
 
+_RIGHTS = frozenset(Right)
 _keys = Table(
     "keys",
     metadata,
@@ -46,6 +48,11 @@ class Key:
     last_used: datetime | None = None
     successor: str = ""
 
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it ends or has ended, whatever was first; None: it does not."""
+        return min((at for at in (self.revoked_at, self.expires_at) if at), default=None)
+
     def in_force(self, now: datetime) -> bool:
         """Whether it opens anything."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
@@ -72,31 +79,27 @@ def add(conn: Connection, key: Key, digest: bytes) -> None:
 
 def every(conn: Connection) -> list[Key]:
     """All keys, those that ended too, the oldest first."""
-    return [key for _, key in known(conn).items()]
+    return [*known(conn).values()]
 
 
 def known(conn: Connection) -> dict[bytes, Key]:
     """All keys by their digest, the oldest first."""
-    return {
-        bytes(row.digest): Key(
-            id=row.id,
-            name=row.name,
-            rights=frozenset(Right(name) for name in row.rights),
-            tenant=row.tenant,
-            made_at=row.made_at,
-            made_by=row.made_by,
-            expires_at=row.expires_at,
-            revoked_at=row.revoked_at,
-            last_used=row.last_used,
-            successor=row.successor,
-        )
-        for row in conn.execute(select(_keys).order_by(_keys.c.made_at, _keys.c.id))
-    }
+    return {bytes(row.digest): _key(row) for row in conn.execute(select(_keys).order_by(_keys.c.made_at, _keys.c.id))}
+
+
+def version(conn: Connection) -> tuple[int, int]:
+    """What changes whenever another text comes into force or is revoked; cheap, however many keys there are.
+
+    No row is ever taken away, and what is rotated gets a successor: so two counts tell it.
+    """
+    counts = conn.execute(select(func.count(_keys.c.id), func.count(_keys.c.revoked_at))).one()
+    return int(counts[0]), int(counts[1])
 
 
 def one(conn: Connection, name: str) -> Key | None:
     """The key of that id."""
-    return next((key for key in every(conn) if key.id == name), None)
+    row = conn.execute(select(_keys).where(_keys.c.id == name)).first()
+    return _key(row) if row else None
 
 
 def revoke(conn: Connection, name: str, at: datetime) -> None:
@@ -116,6 +119,17 @@ def used(conn: Connection, when: Mapping[str, datetime]) -> None:
         conn.execute(_keys.update().where(_keys.c.id == name, later).values(last_used=at))
 
 
-def ids(keys: Iterable[Key]) -> list[str]:
-    """Their ids."""
-    return [key.id for key in keys]
+def _key(row: Row[Any]) -> Key:
+    return Key(
+        id=row.id,
+        name=row.name,
+        # What a newer version may have granted opens nothing here.
+        rights=frozenset(Right(name) for name in row.rights if name in _RIGHTS),
+        tenant=row.tenant,
+        made_at=row.made_at,
+        made_by=row.made_by,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        last_used=row.last_used,
+        successor=row.successor,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -37,7 +37,7 @@ class Session:
     person: str
     role: Role
     way: str
-    csrf: str
+    csrf: str = field(repr=False)
     made_at: datetime
     seen_at: datetime
     expires_at: datetime

@@ -20,7 +20,8 @@ CONNECT, ANSWER = 10.0, 60.0  # seconds
 ANSWER_BYTES = 1 << 20
 LONGEST_WAIT = 300.0  # seconds that a core may ask us to wait
 _REASONS = {
-    401: "refuses our token: name a file with the text of the core's own token file by token_file in [ship]",
+    401: "refuses our key: name a file with one of the scope ingest by token_file in [ship] (mailvane keys add, there)",
+    403: "does not let our key tell: it needs the scope ingest, and must be no seller's (mailvane keys add, there)",
     404: f"knows no {ROUTE}: name the core itself by `to` in [ship], and bring it to this version",
     405: f"knows no {ROUTE}: name the core itself by `to` in [ship], and bring it to this version",
 }

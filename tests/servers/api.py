@@ -72,6 +72,7 @@ class CannedApi:
         if path == "/v1/series":
             return scene.series(now, [name for name in query["by"][0].split(",") if name], query["rate"][0])
         answers: dict[str, Callable[[], Json]] = {
+            "/v1/me": lambda: {"name": "anonymous", "way": "anonymous", "scopes": ["read"], "csrf": None},
             "/v1/status": lambda: scene.status(now),
             "/v1/volume": lambda: scene.volume(now),
             "/v1/leases": lambda: {"generation": 41, "leases": scene.leases(now)},

@@ -1,0 +1,203 @@
+"""Text as it was before machines and people dressed it: %40, &#64;, =40, \\u0040, (at), wide letters, encoded words.
+
+Nothing here changes a text: it is read beside its plain form, and what must be hidden is hidden in the original.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import Error as NotBase64
+from binascii import a2b_base64, a2b_qp
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+from unicodedata import category, normalize
+
+BLANKS = frozenset(" \t\n\r\f\v\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000")
+NEUTRAL = "\u00f8"  # stands for a character that ends no address and begins none
+WEAK = "\uff20"  # an @ that may be none: "=40", " (at) "; a domain with a dot must follow
+
+_NAMED = {
+    "commat": "@", "period": ".", "lt": "<", "gt": ">", "quot": '"', "amp": "&", "num": "#", "percnt": "%", "lpar": "(",
+    "rpar": ")", "lsqb": "[", "lbrack": "[", "rsqb": "]", "rbrack": "]", "plus": "+", "lowbar": "_", "equals": "=",
+    "semi": ";", "bsol": "\\", "nbsp": NEUTRAL, "shy": NEUTRAL, "hyphen": "-", "dash": "-", "zwnj": NEUTRAL, "zwj": NEUTRAL,
+}  # fmt: skip
+
+# Each takes any depth of its own kind at once (%252540), so that rounds are few.
+_CODED = re.compile(
+    r"""[%&=\\+](?:
+    (?<=[%=])(?P<wide>(?:25|3D)*EF[%=](?:25|3D)*(?:BC[%=](?:25|3D)*A0|B9[%=](?:25|3D)*AB))
+    |(?<=%)(?:25)*(?:u(?P<point>[0-9a-f]{4})|(?P<percent>[0-9a-f]{2}))
+    |(?<=&)(?:amp;|\#0*38;|\#x0*26;)*
+        (?:\#0*(?P<number>[0-9]{1,7});?|\#x0*(?P<hex>[0-9a-f]{1,6});?|(?P<named>[a-z]{2,6});)
+    |(?<=\\)\\*(?:u(?:0000(?=[0-9a-f]{4}))?(?P<unicode>[0-9a-f]{4})|[ux]\{0*(?P<braced>[0-9a-f]{1,6})\}
+        |x(?P<byte>[0-9a-f]{2})|0?(?P<octal>[01][0-7]{2})|(?P<blank>[ ]))
+    |(?<==)(?:3D)*(?P<quoted>[0-9a-f]{2})
+    |(?<==)(?P<soft>\r?\n)
+    |(?<=\+)(?P<seven>AEA|AC4)-)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+# How people write @ and a dot so that machines do not see them.
+_BRACKETED = re.compile(
+    r"""[(\[{<]\s{0,3}(?:(?P<at>at|\xe4t|@|arroba|arobase|chiocciola|malpa|ma\u0142pa|klammeraffe)
+    |(?P<dot>dot|punkt|punto|point|kropka|\.))\s{0,3}[)\]}>](?P<right>\s{0,3})""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_SPELT = re.compile(
+    r"""(?<=\w)_(?:(?P<at_>at)|(?P<dot_>dot))_(?=\w)
+    |(?<=[^\s])\s{1,3}(?:(?P<AT>(?-i:(?<=[a-z0-9]\s)AT|(?<=[a-z0-9]\s\s)AT))|(?P<DOT>dot)
+    |(?P<spelt>at)(?=\s{1,3}[\w-]{1,63}\s{1,3}dot\s))\s{1,3}(?=[\w-])""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_WORD = re.compile(r"=\?([\w.:+-]{1,40})(?:\*[\w-]{0,40})?\?([bq])\?([^?\s]*)(?:\?=|(?=\s|\Z))", re.IGNORECASE)
+_BETWEEN = re.compile(r"\?=\s+(?==\?)")
+_CHARSETS = re.compile(r"utf|iso-|windows-|cp\d|koi8|us-ascii|gb|big5|euc|shift|ks_c|mac", re.IGNORECASE)
+
+
+class Plain(NamedTuple):
+    """A text undressed; ``places[i]`` is where its i-th character stands in the original (None: at i), with the end.
+
+    ``coded`` are the indices of characters that would end an address if they stood there by themselves.
+    """
+
+    text: str
+    places: Sequence[int] | None
+    coded: Sequence[int]
+
+
+def undressed(text: str) -> Plain:
+    """``text`` with every coding undone, to any depth, and its letters narrow; as long as it takes, never longer."""
+    plain = text if text.isascii() else "".join(map(_narrow, text))
+    places: Sequence[int] | None = None
+    coded: set[int] = set()
+    while once := _once(plain):
+        plain, inner, fresh = once
+        coded = {place for place, at in enumerate(inner[:-1]) if at in coded} | fresh
+        places = inner if places is None else [places[place] for place in inner]
+    return Plain(plain, places, sorted(coded))
+
+
+def _once(text: str) -> tuple[str, list[int], set[int]] | None:
+    """One layer undone, with the places; None where there is none."""
+    found: list[tuple[int, int, str]] = []
+    if _CODED.search(text):
+        coded_here = ((match.start(), match.end(), _meant(match)) for match in _CODED.finditer(text))
+        found = [(start, end, meant) for start, end, meant in coded_here if meant is not None]
+    if not found and _BRACKETED.search(text):
+        found = [_bracketed(text, match) for match in _BRACKETED.finditer(text)]
+    if not found and (" dot " in text or "_at_" in text or " AT " in text):
+        found = [(match.start(), match.end(), _spelt(match)) for match in _SPELT.finditer(text)]
+    if not found:
+        return None
+    parts: list[str] = []
+    places: list[int] = []
+    coded: set[int] = set()
+    last = 0
+    for start, end, character in found:
+        if character == "@" and text[end : end + 1] in _ENDED:
+            character = WEAK
+        parts += (text[last:start], character)
+        places += range(last, start)
+        if character in _ENDS:
+            coded.add(len(places))
+        places += [start] * len(character)
+        last = end
+    places += range(last, len(text) + 1)
+    return "".join((*parts, text[last:])), places, coded
+
+
+_ENDS = frozenset('<>()[]"')
+_ENDED = BLANKS | {""}  # "100%40 off"
+
+
+def _bracketed(text: str, found: re.Match[str]) -> tuple[int, int, str]:
+    """ "(at)", "[dot]" with the blanks around."""
+    start = found.start()
+    while start and text[start - 1] in BLANKS and found.start() - start < 3:
+        start -= 1
+    sign = "." if found["dot"] else WEAK if found["right"] or start < found.start() else "@"
+    return start, found.end(), sign
+
+
+def _spelt(found: re.Match[str]) -> str:
+    return "." if found.lastgroup in ("dot_", "DOT") else WEAK
+
+
+def _meant(found: re.Match[str]) -> str | None:
+    """The character that was coded, an empty one for a line that goes on, None where no character is known."""
+    kind = found.lastgroup
+    said = found[kind] if kind else ""
+    match kind:
+        case "hex" | "point" | "unicode" | "braced":
+            return _letter(int(said, 16))
+        case "percent" | "byte" | "quoted":  # of a character beyond ASCII, which is several, a part
+            return WEAK if kind == "quoted" and said == "40" else _letter(min(int(said, 16), 0x80))
+        case "number":
+            return _letter(int(said))
+        case "octal":
+            return _letter(int(said, 8))
+        case "named":
+            return _NAMED.get(said.lower())
+        case "wide":
+            return "@"
+        case "seven":
+            return "@" if said.upper() == "AEA" else "."
+        case "soft":
+            return ""
+        case "blank":
+            return NEUTRAL
+    return None
+
+
+def _letter(code: int) -> str:
+    """The character of a code: blanks and what is beyond ASCII say nothing about where an address ends."""
+    character = _narrow(chr(code)) if 0x80 < code < 0x110000 else chr(min(code, 0x80))
+    return character if character.isprintable() and character not in " ,;:" else NEUTRAL
+
+
+@lru_cache(4096)
+def _narrow(character: str) -> str:
+    """An @, a dot or a letter in its plain form; format and control characters say nothing."""
+    if character in BLANKS or character == "…":
+        return character
+    if character in "\u3002\ufe52\uff61":
+        return "."
+    plain = normalize("NFKC", character)
+    if len(plain) != 1:
+        return character
+    return plain if plain.isascii() or not category(plain).startswith("C") else NEUTRAL
+
+
+def words_decoded(text: str) -> str:
+    """``text`` with its encoded words (RFC 2047) decoded, those inside of others too; a cut one as far as it goes."""
+    while "=?" in text:
+        decoded = _WORD.sub(_word, _BETWEEN.sub("?=", text))
+        if decoded == text or len(decoded) > len(text):
+            break
+        text = decoded
+    return text
+
+
+def _word(found: re.Match[str]) -> str:
+    charset, coding, payload = found.groups()
+    if coding in "qQ":
+        raw = a2b_qp(payload.replace(" ", "_").encode("utf-8", "replace"), header=True)
+    else:
+        raw = from_base64("".join(payload.split())) or b""
+    try:
+        return raw.decode(charset if _CHARSETS.match(charset) else "latin-1", "replace")
+    except (LookupError, ValueError):
+        return raw.decode("latin-1")
+
+
+def from_base64(text: str) -> bytes | None:
+    """What base64 of either alphabet says, without regard to its padding; None where it is none."""
+    text = text.rstrip("=").translate(_URL_SAFE)
+    text = text[: len(text) - (len(text) % 4 == 1)]
+    try:
+        return a2b_base64(text.encode("ascii") + b"=" * (-len(text) % 4))
+    except (NotBase64, UnicodeEncodeError):
+        return None
+
+
+_URL_SAFE = str.maketrans("-_", "+/")
