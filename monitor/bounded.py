@@ -19,6 +19,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 T = TypeVar("T")
 
 
+# Bytes taken at once, whatever buffer is to be filled: a library may have made those of all sockets larger, as
+# clickhouse-connect does (seen in November 2026), and a body would be counted with the head before it.
+PIECE = 8192
+
+
 class TooLarge(Exception):  # noqa: N818  # a state, not a fault
     """More came than may."""
 
@@ -71,9 +76,9 @@ class _Bounded(_Socket):
     until: float
     bytes_left: int
 
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
         self.settimeout(left(self.until))
-        count = super().recv_into(*args, **kwargs)
+        count = super().recv_into(buffer, min(nbytes or len(buffer), PIECE), flags)
         self.bytes_left -= count
         if self.bytes_left < 0:
             raise TooLarge

@@ -1,4 +1,4 @@
-"""Text as it was before machines and people dressed it: %40, &#64;, =40, \\u0040, (at), wide letters, encoded words.
+"""Text as it was before machines and people dressed it: %40, &#64;, =40, (at), wide letters, encoded words.
 
 Nothing here changes a text: it is read beside its plain form, and what must be hidden is hidden in the original.
 """
@@ -13,14 +13,15 @@ from functools import lru_cache
 from typing import NamedTuple
 from unicodedata import category, normalize
 
-BLANKS = frozenset(" \t\n\r\f\v\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000")
+BLANKS = frozenset(" \t\n\r\f\v\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B))))
 NEUTRAL = "\u00f8"  # stands for a character that ends no address and begins none
 WEAK = "\uff20"  # an @ that may be none: "=40", " (at) "; a domain with a dot must follow
 
 _NAMED = {
     "commat": "@", "period": ".", "lt": "<", "gt": ">", "quot": '"', "amp": "&", "num": "#", "percnt": "%", "lpar": "(",
     "rpar": ")", "lsqb": "[", "lbrack": "[", "rsqb": "]", "rbrack": "]", "plus": "+", "lowbar": "_", "equals": "=",
-    "semi": ";", "bsol": "\\", "nbsp": NEUTRAL, "shy": NEUTRAL, "hyphen": "-", "dash": "-", "zwnj": NEUTRAL, "zwj": NEUTRAL,
+    "semi": ";", "bsol": "\\", "hyphen": "-", "dash": "-",
+    "nbsp": NEUTRAL, "shy": NEUTRAL, "zwnj": NEUTRAL, "zwj": NEUTRAL,
 }  # fmt: skip
 
 # Each takes any depth of its own kind at once (%252540), so that rounds are few.
@@ -34,7 +35,7 @@ _CODED = re.compile(
         |x(?P<byte>[0-9a-f]{2})|0?(?P<octal>[01][0-7]{2})|(?P<blank>[ ]))
     |(?<==)(?:3D)*(?P<quoted>[0-9a-f]{2})
     |(?<==)(?P<soft>\r?\n)
-    |(?<=\+)(?P<seven>AEA|AC4)-)""",
+    |(?<=\+)(?:(?P<seven>AEA|AC4)-|(?:2B)*(?P<xtext>[0-9a-f]{2})))""",
     re.IGNORECASE | re.VERBOSE,
 )
 # How people write @ and a dot so that machines do not see them.
@@ -46,9 +47,10 @@ _BRACKETED = re.compile(
 _SPELT = re.compile(
     r"""(?<=\w)_(?:(?P<at_>at)|(?P<dot_>dot))_(?=\w)
     |(?<=[^\s])\s{1,3}(?:(?P<AT>(?-i:(?<=[a-z0-9]\s)AT|(?<=[a-z0-9]\s\s)AT))|(?P<DOT>dot)
-    |(?P<spelt>at)(?=\s{1,3}[\w-]{1,63}\s{1,3}dot\s))\s{1,3}(?=[\w-])""",
+    |(?P<spelt>at)(?=\s{1,3}[\w-]{1,63}\s{1,3}dot\s)|(?P<plain>at))\s{1,3}(?=[\w-])""",
     re.IGNORECASE | re.VERBOSE,
 )
+_DOTTED = re.compile(r"(?<![\w.])[^\W\d_][\w+-]{0,40}[._+][\w.+-]{0,40}\Z")
 _WORD = re.compile(r"=\?([\w.:+-]{1,40})(?:\*[\w-]{0,40})?\?([bq])\?([^?\s]*)(?:\?=|(?=\s|\Z))", re.IGNORECASE)
 _BETWEEN = re.compile(r"\?=\s+(?==\?)")
 _CHARSETS = re.compile(r"utf|iso-|windows-|cp\d|koi8|us-ascii|gb|big5|euc|shift|ks_c|mac", re.IGNORECASE)
@@ -79,23 +81,15 @@ def undressed(text: str) -> Plain:
 
 def _once(text: str) -> tuple[str, list[int], set[int]] | None:
     """One layer undone, with the places; None where there is none."""
-    found: list[tuple[int, int, str]] = []
-    if _CODED.search(text):
-        coded_here = ((match.start(), match.end(), _meant(match)) for match in _CODED.finditer(text))
-        found = [(start, end, meant) for start, end, meant in coded_here if meant is not None]
-    if not found and _BRACKETED.search(text):
-        found = [_bracketed(text, match) for match in _BRACKETED.finditer(text)]
-    if not found and (" dot " in text or "_at_" in text or " AT " in text):
-        found = [(match.start(), match.end(), _spelt(match)) for match in _SPELT.finditer(text)]
+    found = _found(text)
     if not found:
         return None
     parts: list[str] = []
     places: list[int] = []
     coded: set[int] = set()
     last = 0
-    for start, end, character in found:
-        if character == "@" and text[end : end + 1] in _ENDED:
-            character = WEAK
+    for start, end, meant in found:
+        character = WEAK if meant == "@" and text[end : end + 1] in _ENDED else meant
         parts += (text[last:start], character)
         places += range(last, start)
         if character in _ENDS:
@@ -106,12 +100,26 @@ def _once(text: str) -> tuple[str, list[int], set[int]] | None:
     return "".join((*parts, text[last:])), places, coded
 
 
+def _found(text: str) -> list[tuple[int, int, str]]:
+    """What is coded, of the first sort that there is: from where, until where, the character that is meant."""
+    if _CODED.search(text):
+        coded = ((match.start(), match.end(), _meant(match)) for match in _CODED.finditer(text))
+        if found := [(start, end, meant) for start, end, meant in coded if meant is not None]:
+            return found
+    if _BRACKETED.search(text):
+        return [_bracketed(text, match) for match in _BRACKETED.finditer(text)]
+    if " at " in text or " dot " in text or "_at_" in text or " AT " in text:
+        spelt = ((match.start(), match.end(), _spelt(text, match)) for match in _SPELT.finditer(text))
+        return [(start, end, meant) for start, end, meant in spelt if meant]
+    return []
+
+
 _ENDS = frozenset('<>()[]"')
 _ENDED = BLANKS | {""}  # "100%40 off"
 
 
 def _bracketed(text: str, found: re.Match[str]) -> tuple[int, int, str]:
-    """ "(at)", "[dot]" with the blanks around."""
+    """An "(at)" or "[dot]" with the blanks around."""
     start = found.start()
     while start and text[start - 1] in BLANKS and found.start() - start < 3:
         start -= 1
@@ -119,34 +127,29 @@ def _bracketed(text: str, found: re.Match[str]) -> tuple[int, int, str]:
     return start, found.end(), sign
 
 
-def _spelt(found: re.Match[str]) -> str:
+def _spelt(text: str, found: re.Match[str]) -> str:
+    if found.lastgroup == "plain":  # "jo.doe at example.com", and not "blocked at example.com"
+        return WEAK if _DOTTED.search(text, max(0, found.start() - 70), found.start()) else ""
     return "." if found.lastgroup in ("dot_", "DOT") else WEAK
 
 
 def _meant(found: re.Match[str]) -> str | None:
     """The character that was coded, an empty one for a line that goes on, None where no character is known."""
-    kind = found.lastgroup
+    kind = found.lastgroup or ""
     said = found[kind] if kind else ""
-    match kind:
-        case "hex" | "point" | "unicode" | "braced":
-            return _letter(int(said, 16))
-        case "percent" | "byte" | "quoted":  # of a character beyond ASCII, which is several, a part
-            return WEAK if kind == "quoted" and said == "40" else _letter(min(int(said, 16), 0x80))
-        case "number":
-            return _letter(int(said))
-        case "octal":
-            return _letter(int(said, 8))
-        case "named":
-            return _NAMED.get(said.lower())
-        case "wide":
-            return "@"
-        case "seven":
-            return "@" if said.upper() == "AEA" else "."
-        case "soft":
-            return ""
-        case "blank":
-            return NEUTRAL
-    return None
+    if kind in _FIXED:
+        return _FIXED[kind]
+    if kind == "named":
+        return _NAMED.get(said.lower())
+    if kind == "seven":
+        return "@" if said.upper() == "AEA" else "."
+    if kind in _BYTES:  # of a character beyond ASCII, which is several, a part
+        return WEAK if said == "40" and kind in ("quoted", "xtext") else _letter(min(int(said, 16), 0x80))
+    return _letter(int(said, {"number": 10, "octal": 8}.get(kind, 16)))
+
+
+_FIXED = {"wide": "@", "soft": "", "blank": NEUTRAL}
+_BYTES = ("percent", "byte", "quoted", "xtext")
 
 
 def _letter(code: int) -> str:
@@ -162,6 +165,8 @@ def _narrow(character: str) -> str:
         return character
     if character in "\u3002\ufe52\uff61":
         return "."
+    if character == "\u24d0":  # an a in a circle
+        return "@"
     plain = normalize("NFKC", character)
     if len(plain) != 1:
         return character

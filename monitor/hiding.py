@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from base64 import b64encode
 from collections.abc import Iterator
-from urllib.parse import quote, quote_plus
 
 INSTEAD = "…"
-_SHORTEST = 8  # characters; what is shorter stands in any text by chance, and guards nothing
+# Characters; what is shorter, or a mere word, stands in any text by chance.
+_SHORTEST, _WORD = 8, 12
 _KEY = re.compile(r"\b(mv_[a-z0-9]{8})_[0-9A-Za-z]{8,}")  # of ours: its id may be shown
 _HEADER = re.compile(r"\b(bearer|basic)(\s+)[\w.~+/=-]{16,}", re.IGNORECASE)  # RFC 7617, RFC 6750
+
+_UNRESERVED = string.ascii_letters + string.digits + "-._~"  # RFC 3986 section 2.3
 
 _forms: frozenset[str] = frozenset()
 _pattern = re.compile(r"(?!)")  # nothing yet
@@ -23,7 +26,7 @@ _pattern = re.compile(r"(?!)")  # nothing yet
 def hide(secret: str) -> None:
     """Print this nowhere from now on: neither plain, nor as URLs, JSON or base64 write it."""
     global _forms, _pattern  # noqa: PLW0603  # as the log itself, there is one of it
-    if len(secret) < _SHORTEST or secret in _forms:
+    if len(secret) < (_WORD if secret.isalpha() else _SHORTEST) or secret in _forms:
         return
     _forms = _forms.union(_written(secret))
     # The longest first, so that nothing of it is left where a shorter one is a part of it.
@@ -38,10 +41,18 @@ def hidden(text: str) -> str:
 
 
 def _written(secret: str) -> Iterator[str]:
-    yield from (secret, quote(secret, safe=""), quote(secret), quote_plus(secret))
-    yield from (json.dumps(secret)[1:-1], repr(secret)[1:-1])
     raw = secret.encode("utf-8", "surrogatepass")
+    yield from (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1])
+    for kept in ("", "/"):  # in a query, and in a path
+        for number in ("%{:02X}", "%{:02x}"):
+            quoted = _quoted(raw, _UNRESERVED + kept, number)
+            yield from (quoted, quoted.replace("%20", "+"))
     for before in range(3):  # whatever stands before it, such as a user and a colon, it is written in one of three ways
         coded = b64encode(bytes(before) + raw).decode("ascii")
         whole = coded[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]
         yield from (whole, whole.replace("+", "-").replace("/", "_"))
+
+
+def _quoted(raw: bytes, kept: str, number: str) -> str:
+    """As a URL writes it; not by the standard library's own, since what is pure may not reach for it."""
+    return "".join(chr(one) if chr(one) in kept else number.format(one) for one in raw)

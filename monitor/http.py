@@ -165,7 +165,7 @@ class Http:
                     {"Host": at.authority, **head, "Connection": "close"},
                     preload_content=False,
                 )
-                stream.bytes_left = HEAD
+                stream.bytes_left = HEAD + bounded.PIECE  # some of the body may come with it
                 response = connection.getresponse()
                 stream.bytes_left = HEAD + 2 * self._limit  # and what chunks and packing add
                 content = response.read(self._limit + 1)

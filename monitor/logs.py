@@ -61,7 +61,7 @@ def set_up(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Plain() if sys.stderr.isatty() else Json())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for chatty in ("clickhouse_connect", "slack_sdk", "uvicorn.access", "urllib3"):
+    for chatty in ("clickhouse_connect", "uvicorn.access", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # A source that still reads when its next turn comes is no news.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)

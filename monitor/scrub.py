@@ -13,9 +13,10 @@ from monitor.codings import NEUTRAL, WEAK, undressed, words_decoded
 from monitor.tokens import without_tokens
 
 # No text without one of these holds an address or a token, but for a long random one.
-_SUSPECT = re.compile(r"[@%&\\(\[{=/:_]")
+_SUSPECT = re.compile(r"[@%&\\(\[{=/_!]")
 _AT = re.compile(f"[@{WEAK}]")
 _LONG = re.compile(r"(?:.{0,23}\s)*+\S{24}", re.DOTALL)
+_ROUNDS = 5
 _AHEAD = 1000  # characters that are read beyond what may be shown: an address may begin here and end there
 
 
@@ -24,43 +25,60 @@ def scrub(text: str, limit: int = 500) -> str:
 
     Of an address the local part goes, and the domain stays where it tells whose server spoke; of a URL its place stays.
     """
-    ahead = _AHEAD if len(text) > 4 * limit + _AHEAD else 0
-    if ahead:
-        text = _cut(text, 4 * limit)
-    if _SUSPECT.search(text) or _LONG.match(text) or not text.isascii() or " dot " in text or " AT " in text:
-        text = _hidden(text)
-    text = text[: min(limit, len(text) - ahead)] if ahead else text[:limit]
+    if (
+        len(text) > limit
+        or _SUSPECT.search(text)
+        or _LONG.match(text)
+        or " at " in text
+        or " AT " in text
+        or "earer " in text
+        or (":" in text and ("word:" in text or "oken:" in text or "ecret:" in text or "key:" in text))
+        or not text.isascii()
+    ):
+        text = _long(text, 4 * limit) if len(text) > 4 * limit + _AHEAD else _hidden(text)
+        text = text[:limit]
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 def _hidden(text: str) -> str:
-    if "=?" in text and (decoded := words_decoded(text)) != text:
-        told = _bare(decoded)
-        if told != decoded:
+    """``text`` with spans hidden; again where something was coded, since what is left may say something new."""
+    for _ in range(_ROUNDS):
+        told, simple = _once(text)
+        if simple or told == text:
             return told
+        text = told
+    return text
+
+
+def _once(text: str) -> tuple[str, bool]:
+    """``text`` with what can be seen hidden, and whether it stood there without any coding."""
+    if "=?" in text and (decoded := words_decoded(text)) != text:
+        told, _ = _bare(decoded)
+        if told != decoded:
+            return told, False
     return _bare(text)
 
 
-def _bare(text: str) -> str:
+def _bare(text: str) -> tuple[str, bool]:
     text = without_tokens(text)
     plain = undressed(text)
     if not _AT.search(plain.text):
-        return text
+        return text, True
     found = spans(plain.text)
     if plain.coded:  # a coded bracket may be one, or a letter of an address that is written so
         letters = list(plain.text)
         for place in plain.coded:
             letters[place] = NEUTRAL
         found += spans("".join(letters))
-    return _put(text, plain.places, found) if found else text
+    return (_put(text, plain.places, found) if found else text), plain.places is None
 
 
 def _put(text: str, places: Sequence[int] | None, found: Iterable[Span]) -> str:
     """``text`` with what stands for each span in its place; of spans that overlap, the one that ends last says it."""
     parts: list[str] = []
     done, instead = 0, ""
-    for start, end, says in _merged(found):
-        start, end = (start, end) if places is None else (places[start], places[end])
+    for span in _merged(found):
+        start, end, says = span if places is None else Span(places[span.start], places[span.end], span.instead)
         if start > done or not says == instead == HIDDEN:
             parts += (text[done:start], says)
         done, instead = end, says
@@ -79,9 +97,9 @@ def _merged(found: Iterable[Span]) -> list[Span]:
     return merged
 
 
-def _cut(text: str, limit: int) -> str:
-    """The first characters and those read ahead; not half an address of which the rest is still further on."""
-    shown, ahead = text[: limit + _AHEAD], text[limit : limit + _AHEAD]
-    if len(ahead.split(maxsplit=1)) < 2 and _SUSPECT.search(text[limit:].split(maxsplit=1)[0]):
-        return shown.rpartition(" ")[0] + " " * _AHEAD
-    return shown
+def _long(text: str, limit: int) -> str:
+    """The beginning of a long text, hidden: what is read ahead is not shown, since an address may end still further."""
+    text, rest = text[: limit + _AHEAD], text[limit + _AHEAD :]
+    if rest and not any(map(str.isspace, text[limit:])) and _SUSPECT.search(rest.split(maxsplit=1)[0]):
+        return _hidden(text.rpartition(" ")[0])
+    return _hidden(text)[:-_AHEAD]

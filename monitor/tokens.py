@@ -17,16 +17,22 @@ _FIGURES = re.compile("[0-9]+")
 
 _WORD = re.compile(r"[^\s<>\"]+")
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)|(?:[a-z0-9-]{1,63}\.){1,8}[a-z]{2,20}(?=[/?])", re.IGNORECASE)
-_TRAIL = re.compile(r"[.,;:!)\]}'’”>]*\Z")
+_TRAIL = re.compile(r"[.,;:!)\]}'\u2019\u201d>]*\Z")
 _LOGIN = re.compile(r"[^/?#]*@|[^/?#@:]*:(?!\d{1,5}(?:[/?#]|\Z))[^\s?#]*@", re.DOTALL)
 _PARAMETERS = re.compile(r"(&amp;|[&;])")
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 # Values of these say who somebody is, or let somebody in.
-_PRIVATE = frozenset(
-    """access_token account acct addr address api_key apikey auth authorization birthday contact cust customer customer_id
-    e em email email_address emailaddress firstname first_name from fullname fname hash hmac jwt key lastname last_name
-    lname login mail mailto member member_id msisdn mobile name nonce otp pass passwd password person phone pin pwd rcpt
-    recipient recipients refresh_token secret sender session sessionid sid sig sign signature subscriber subscriber_id tel
-    ticket to token u uid user user_id userid username usr who""".split()
+_PRIVATE = _set(
+    """access_token account acct addr address api_key apikey auth authorization birthday contact cust customer
+    customer_id e em email email_address emailaddress first_name firstname fname from fullname hash hmac jwt key
+    last_name lastname lname login mail mailto member member_id mobile msisdn name nonce otp pass passwd password
+    person phone pin pwd rcpt recipient recipients refresh_token secret sender session sessionid sid sig sign
+    signature subscriber subscriber_id tel ticket to token u uid user user_id userid username usr who"""
 )
 _IP = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}|[0-9a-f.]*(?::[0-9a-f.]*){2,8}(?:/\d+)?", re.IGNORECASE)
 _PAIR = re.compile(
@@ -35,6 +41,13 @@ _PAIR = re.compile(
         (?:(?:bearer|basic)\s{1,3})?|\bbearer\s{1,3}|\bbasic\s{1,3}|\bAUTH\s(?:PLAIN|LOGIN)\s{1,3})
     (?P<value>[^\s"'<>,;&]{4,})""",
     re.IGNORECASE | re.VERBOSE,
+)
+# People by other schemes: UUCP's, X.400's and Exchange's, and return paths whose own domain is missing.
+_BANG = re.compile(r"(?:(?<=\w\.[a-z]{2}!)|(?<=\w\.[a-z]{3}!)|(?<=\.example!))[a-z][\w.+-]*(?![\w!])", re.IGNORECASE)
+_DIRECTORY = re.compile(r"(?i:(?<=/cn=)|(?<=/[gs]=))[^/;>,\"\s]+(?: [A-Z][^/;>,\"\s]*)*")
+_BOUNCED = re.compile(
+    r"\b(?:bounces?[+-]|returns?[+-]|srs[01][=+-]|(?:ms)?prvs1?=)[^\s<>()\[\],;:\"@]{0,300}=[^\s<>()\[\],;:\"@]+(?!\S*@)",
+    re.IGNORECASE,
 )
 # What makers of keys put before them so that they are known where they leak, and ours.
 _MARKED = re.compile(
@@ -46,6 +59,7 @@ _MARKED = re.compile(
 _RUN = re.compile(r"[A-Za-z0-9+/_-](?:[A-Za-z0-9+/_.-]{10,}[A-Za-z0-9+/_-])={0,2}")
 _CODE = re.compile(r"[A-Za-z0-9+/_-]{12,}")
 _HEX = re.compile(r"[0-9a-fA-F]{12,}")
+_APART = re.compile("[/_-]")
 _INSIDE = re.compile(rb"[^\s@]@[\w\x80-\xff-]+\.[\w\x80-\xff]")
 
 
@@ -53,8 +67,16 @@ def without_tokens(text: str) -> str:
     """``text`` with an ellipsis in the place of each token, password, and address in base64 or hexadecimal figures."""
     if "/" in text or "?" in text:
         text = _WORD.sub(_word, text)
-    if _hinted(text.lower()):
+    lower = text.lower()
+    if _hinted(lower):
         text = _PAIR.sub(_pair, text)
+    if "=" in lower:
+        if "/cn=" in lower or "/g=" in lower or "/s=" in lower:
+            text = _DIRECTORY.sub(HIDDEN, text)
+        if "bounce" in lower or "srs" in lower or "prvs" in lower or "return" in lower:
+            text = _BOUNCED.sub(HIDDEN, text)
+    if "!" in text:
+        text = _BANG.sub(HIDDEN, text)
     return _RUN.sub(_run, text)
 
 
@@ -87,7 +109,7 @@ def _url(start: str, rest: str) -> str:
 def _part(part: str) -> str:
     """A part of a path; after "~" a person's place begins."""
     plain = undressed(part).text
-    return HIDDEN if plain.startswith("~") and len(plain) > 1 or _telling(plain, _PART) else part
+    return HIDDEN if (plain.startswith("~") and len(plain) > 1) or _telling(plain, _PART) else part
 
 
 def _query(query: str) -> str:
@@ -160,15 +182,16 @@ def _secret(text: str) -> bool:
 
 
 def _addressed(text: str, depth: int = 2) -> bool:
-    """Whether base64 or hexadecimal figures say an address."""
+    """Whether base64 or hexadecimal figures say an address, wherever in the text they begin."""
     for run in _HEX.findall(text):
-        if _INSIDE.search(unhexlify(run[: len(run) // 2 * 2])):
+        if any(_INSIDE.search(unhexlify(run[place : place + (len(run) - place) // 2 * 2])) for place in (0, 1)):
             return True
     for run in _CODE.findall(text):
         if run.islower() or run.isdigit():
             continue
-        for piece in {run, *re.split(r"[/_-]", run)}:
-            raw = from_base64(piece) if len(piece) > 11 else None
-            if raw and (_INSIDE.search(raw) or (depth and raw.isascii() and _addressed(raw.decode(), depth - 1))):
-                return True
+        for piece in {run, *_APART.split(run)}:
+            for place in range(4 if len(piece) > 11 else 0):
+                raw = from_base64(piece[place:]) or b""
+                if _INSIDE.search(raw) or (depth and raw.isascii() and _addressed(raw.decode(), depth - 1)):
+                    return True
     return False

@@ -21,16 +21,27 @@ from pathlib import Path
 from urllib.parse import quote, unquote, unquote_plus
 
 _SYLLABLES = ("qua", "zix", "wov", "jyk", "xub", "vez", "kwo", "fiq", "pyx", "zhu", "gwy", "bxi")
-DOMAINS = ("example.com", "mail.example.co.uk", "smtp-7.example.org", "xn--bcher-kva.example", "192-0-2-7.dsl.example.net")
+DOMAINS = (
+    "example.com",
+    "mail.example.co.uk",
+    "smtp-7.example.org",
+    "xn--bcher-kva.example",
+    "192-0-2-7.dsl.example.net",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """A text with somebody in it: ``words`` are what must not be found again."""
+    """A text with somebody in it: ``words`` are what must not be found again, ``reply`` what was there before."""
 
     form: str
     text: str
     words: tuple[str, ...]
+    reply: str
+
+    def lost(self, told: str) -> list[str]:
+        """Words of the reply that are not in what was told of it."""
+        return [word for word in self.reply.split() if word not in told]
 
 
 def word(luck: random.Random, least: int = 3) -> str:
@@ -238,6 +249,18 @@ FORMS: dict[str, Form] = {
     "URL, base64": lambda p: f"https://x.example/u?x={_b64url(p.address)}",
     "URL, base64 path": lambda p: f"https://x.example/open/{_b64(p.address)}/pixel.gif",
     "URL, no scheme": lambda p: f"www.x.example/u?e={quote(p.address, safe='')}",
+    "tags": lambda p: f"{p.plain}<b>@</b>{p.domain}",
+    "in a tag": lambda p: f'<a href="mailto:{p.plain}@{p.domain}">{p.plain}</a>',
+    "xtext": lambda p: f"orcpt=rfc822;{p.first}+2E{p.last}+40{p.domain}",
+    "at": lambda p: f"{p.plain} at {p.domain}",
+    "a in a circle": lambda p: f"{p.plain}\u24d0{p.domain}",
+    "account": lambda p: f"{p.plain}:{p.last}9@smtp.example.com",
+    "bang alone": lambda p: f"relay.example.com!{p.plain}",
+    "VERP alone": lambda p: f"bounce+{p.plain}={p.domain}",
+    "SRS alone": lambda p: f"SRS0=a1B2=ZZ={p.domain}={p.plain}",
+    "X.400": lambda p: f"/G={p.first}/S={p.last}/O=example/C=pl",
+    "Exchange": lambda p: f"/o=Example/ou=First Group/cn=Recipients/cn={p.name}",
+    "name, Japanese": lambda p: f"\u5c71\u7530{p.last} <{p.address}>",
     "mailto": lambda p: f"mailto:{quote(p.address)}?cc=x%40y.example&subject=hello",
 }
 
@@ -278,13 +301,56 @@ def planted(number: int, seed: int, replies: Sequence[str]) -> Iterator[Planted]
         else:
             token, hidden = TOKENS[name](luck)
             words = (token,)
-        yield Planted(name, _set(hidden, luck.choice(replies), luck), words)
+        reply = luck.choice(replies)
+        yield Planted(name, _set(hidden, reply, luck), words, reply)
+
+
+def gathered(corpus: Path) -> list[str]:
+    """Replies of servers, each once: of bounces and logs in ``corpus``, and of the table in ``../facts`` beside it."""
+    found: dict[str, None] = {}
+    table = corpus.parent / "facts" / "replies.csv"
+    if table.exists():
+        with table.open(encoding="utf-8", newline="") as file:
+            found |= dict.fromkeys(row["literal_phrase"] for row in csv.DictReader(file))
+    for path in sorted((corpus / "mta_logs").rglob("*")):
+        if path.is_file():
+            found |= dict.fromkeys(_told_in_log(_read(path)))
+    for path in sorted((corpus / "bounce").rglob("*")):
+        if path.is_file():
+            found |= dict.fromkeys(_told_in_bounce(_read(path)))
+    return [reply for reply in found if reply.strip()]
+
+
+def _read(path: Path) -> str:
+    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return raw.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _told_in_log(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        if told := re.search(r"status=\S+ \((.*)\)\s*$|(?:said|refused to talk to me|: reject): (.*)", line):
+            yield told[1] or told[2]
+
+
+def _told_in_bounce(text: str) -> Iterator[str]:
+    for told in re.finditer(r"(?im)^Diagnostic-Code:[ \t]*(.*(?:\n[ \t]+.*)*)|^[>< ]*([245]\d\d[ -].*)$", text):
+        yield re.sub(r"\n[ \t]+", " ", told[1] or told[2])
 
 
 def _set(hidden: str, reply: str, luck: random.Random) -> str:
     """``hidden`` in the reply, with what receivers write around an address."""
     before, after = luck.choice(
-        [(" ", " "), (" ", ": "), (" <", "> "), (" (", ") "), (" '", "' "), ("\t", ", "), ("; ", "; "), (" [", "] "), ("\n", "\n")]
+        [
+            (" ", " "),
+            (" ", ": "),
+            (" <", "> "),
+            (" (", ") "),
+            (" '", "' "),
+            ("\t", ", "),
+            ("; ", "; "),
+            (" [", "] "),
+            ("\n", "\n"),
+        ]
     )
     places = [found.start() for found in re.finditer(r"\s", reply)] + [0, len(reply)]
     place = luck.choice(places)

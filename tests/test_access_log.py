@@ -301,11 +301,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mailvane
         yield service, key
 
 
-def asked(running: tuple[Mailvane, str], path: str, *, known: bool = True) -> Any:
+def asked(running: tuple[Mailvane, str], path: str, *, known: bool = True, body: Any = None) -> Any:
     service, key = running
     headers = {"Authorization": f"Bearer {key}"} if known else {}
+    told = None if body is None else json.dumps(body).encode()
+    headers |= {} if body is None else {"Content-Type": "application/json"}
     try:
-        with urllib.request.urlopen(urllib.request.Request(service.url + path, headers=headers), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(service.url + path, told, headers), timeout=10) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         with error:
@@ -327,6 +329,12 @@ def test_who_was_refused_is_in_the_log(running: tuple[Mailvane, str]):
     assert asked(running, "/v1/access", known=False) == 401
     entry = found(running, "who=anonymous&result=401&did=GET%20/v1/access")[0]
     assert entry["on"].startswith("127.0.0.1")
+
+
+def test_each_search_for_a_persons_mail_is_an_entry(running: tuple[Mailvane, str]):
+    for _ in range(3):
+        assert isinstance(asked(running, "/v1/search", body={"message_id": "<1@shop.example>"}), dict)
+    until(lambda: len(found(running, "did=POST%20/v1/search")) == 3, "an entry each")
 
 
 def test_the_configuration_is_in_the_log(running: tuple[Mailvane, str]):

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
@@ -551,6 +552,29 @@ def test_a_log_is_verified_while_it_is_written(run: Callable[..., Any], path: Pa
     finally:
         writer.kill()
         writer.communicate()
+
+
+@pytest.mark.scale(order=4)
+def test_a_long_log_is_verified_in_little_memory(tmp_path: Path):
+    rows = 1_000_000 if FULL else 20_000
+    engine = open_ledger(tmp_path / "ledger.sqlite")
+    with engine.begin() as conn:
+        conn.exec_driver_sql(
+            f"""WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+            INSERT INTO access (at, who, did, "on", result, details)
+            SELECT i, 'key:a', 'GET /v1/series', '', '200', '{{"times": ' || i || '}}' FROM n"""
+        )
+        chain.extend(conn, access, 1)
+        conn.exec_driver_sql(f"UPDATE access SET who = 'key:b' WHERE seq = {rows - 1}")
+    with engine.connect().execution_options(reads=True) as conn:
+        tracemalloc.start()
+        try:
+            found = [flaw.seq for flaw in audit.verify(conn, access) if flaw]
+            assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        finally:
+            tracemalloc.stop()
+    engine.dispose()
+    assert found == [rows - 1]
 
 
 def test_the_schema_of_a_log_is_whole_in_its_links():

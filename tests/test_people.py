@@ -125,9 +125,7 @@ def test_a_password_that_is_easily_guessed_is_not_taken(name: str, password: str
     assert password not in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    "password", [GOOD, "Tr0ub4dor&3xy", "zażółć gęślą jaźń", "correct password horse battery", "x" + drawn()]
-)
+@pytest.mark.parametrize("password", [GOOD, "Tr0ub4dor&3xy", "zażółć gęślą jaźń", "correct password horse battery"])
 def test_a_password_that_is_hard_to_guess_is_taken(password: str):
     assert checked("anna", password)
 

@@ -20,7 +20,7 @@ from monitor.core.rates import Rate
 from monitor.facts import own, schema
 from monitor.facts.cluster import Nodes
 from monitor.facts.store import Facts
-from monitor.model import Kind, Scope
+from monitor.model import Kind
 from tests.servers.sellers import NOW, Market, house
 
 FULL = os.environ.get("MAILVANE_SCALE") == "full"
@@ -138,7 +138,7 @@ QUESTIONS = st.one_of(
 )
 
 
-@settings(max_examples=200 if FULL else 20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200 if FULL else 12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=EVENTS, tenant=st.sampled_from(SELLERS[:4]), questions=st.lists(QUESTIONS, min_size=6, max_size=10))
 def test_what_a_seller_is_told_is_what_its_facts_alone_would_tell(market: Market, events, tenant, questions):
     market.forget()
@@ -193,8 +193,7 @@ def test_no_question_of_any_text_sees_the_rows_of_another(facts: Facts):
             "SELECT tenant, sum(n) AS n FROM (SELECT tenant, count AS n FROM events) GROUP BY tenant",
             "WITH every AS (SELECT * FROM events) SELECT tenant, count() AS n FROM every GROUP BY tenant",
             "SELECT tenant, count() AS n FROM events WHERE key GLOBAL IN (SELECT key FROM events) GROUP BY tenant",
-            "SELECT e.tenant AS tenant, count() AS n FROM events AS e GLOBAL ANY LEFT JOIN events AS o USING (key)"
-            " GROUP BY tenant",
+            "SELECT e.tenant, count() AS n FROM events AS e GLOBAL ANY LEFT JOIN events AS o USING (key) GROUP BY tenant",
             "SELECT tenant, count() AS n FROM events WHERE tenant = {tenant:String} OR 1 GROUP BY tenant",
         ):
             values = {"tenant": SELLERS[0]} if "{tenant" in sql else {}
@@ -281,13 +280,9 @@ def test_a_seller_names_its_campaigns_without_naming_itself(market: Market, fact
 
 
 def test_a_cursor_is_of_no_use_to_another(market: Market, facts: Facts):
-    query = {"by": "ip,campaign", "at_least": 1, "limit": 1}
+    query = {"by": "ip,tenant,campaign", "at_least": 1, "limit": 1}
     market.tell(event(number, "alpha", campaign=f"c{number}", ip="192.0.2.9") for number in range(10, 14))
-    following = {
-        who: market.ask(who, "GET", "/v1/top", **query).json()["next"]
-        for who in ("alpha", "")
-        if who or query.update(by="ip,tenant,campaign") is None
-    }
+    following = {who: market.ask(who, "GET", "/v1/top", **query).json()["next"] for who in ("alpha", "")}
     assert all(following.values())
     for who, of in (("alpha2", "alpha"), ("alpha", ""), ("", "alpha")):
         refused = market.ask(who, "GET", "/v1/top", **query, cursor=following[of])
@@ -325,6 +320,5 @@ def test_mail_without_a_tenant_is_nobodys(market: Market):
 
 
 def test_a_seller_is_bound_by_its_whole_name(facts: Facts):
-    assert facts.of("alph").query("SELECT count() AS n FROM events")["n"].to_pylist() == [0]
-    assert facts.of("alpha").query("SELECT count() AS n FROM events")["n"].to_pylist() == [4]
-    assert Scope(tenant="alpha") != Scope(tenant="alpha2")
+    for tenant, events in (("alph", 0), ("alpha", 4), ("ALPHA", 0), ("alpha ", 0)):
+        assert facts.of(tenant).query("SELECT count() AS n FROM events")["n"].to_pylist() == [events]

@@ -12,8 +12,10 @@ from pathlib import Path
 from fastapi import FastAPI, Request, Response
 
 from monitor import serving
+from monitor.access.limits import Limits
 from monitor.api import events
-from monitor.api.app import Headers
+from monitor.api.doors import CORE, Doors
+from monitor.api.guard import Guard
 from monitor.config import load
 from monitor.service import Core
 
@@ -26,7 +28,13 @@ def serve(what: str, config: str) -> None:
     settings = load(Path(config))
     core = Core(settings)
     app = FastAPI(docs_url=None, redoc_url=None)
-    app.add_middleware(Headers)
+    app.add_middleware(
+        Guard,
+        doors=Doors(CORE),
+        keeper=core.keeper,
+        limits=Limits(settings.access),
+        metrics=core.telemetry.gate,
+    )
     if what == "take":
         app.include_router(events.router(core))
     else:

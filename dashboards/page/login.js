@@ -117,9 +117,9 @@ function offer({ local, oidc }) {
   $("by-password-is").hidden = !oidc;
   $("by-password-is").textContent = local ? "Sign in by password" : "Break-glass account";
   $("glass").hidden = local;
+  $("forgot").hidden = !local;
   $("by-password").open = !oidc || asked.get("why") === "unreachable";
-  const first = $("by-password").open && !oidc ? $("name") : oidc ? $("abroad") : $("name");
-  if (document.activeElement === document.body) first.focus();
+  if (document.activeElement === document.body) $(oidc ? "abroad" : "name").focus();
 }
 
 async function begin() {

@@ -61,7 +61,6 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         "headers": {"Idempotent-Replayed": {"description": "true: the answer to an earlier request.", "schema": _TEXT}},
     },
     400: refused("The body is not whole in its encoding."),
-    401: refused("No valid bearer token; asked for unless the service listens on a loopback address only."),
     408: refused("The body did not arrive in time."),
     409: refused("A request with this Idempotency-Key is being taken.", headers=_RETRY),
     413: refused("The body is too large."),

@@ -25,7 +25,6 @@ from urllib.parse import urlencode
 
 from tests.waiting import free_port, until
 
-
 # What tests ask without a key, where they are not about keys.
 GRANTED = '\n[access]\nanonymous = ["read", "metrics", "check", "ingest"]\n'
 
@@ -162,9 +161,9 @@ def started(config: Path, port: int) -> Mailvane:
 
 
 @contextmanager
-def mailvane(folder: Path, tables: str) -> Iterator[Mailvane]:
+def mailvane(folder: Path, tables: str, port: int = 0) -> Iterator[Mailvane]:
     """The service on free ports with its data in ``folder``; ``tables`` is the rest of its configuration."""
-    port, gate = free_port(), free_port()
+    port, gate = port or free_port(), free_port()
     config = folder / "mailvane.toml"
     config.write_text(
         f'[service]\ndata = "{folder / "data"}"\nlisten = "127.0.0.1:{port}"\ngate = "127.0.0.1:{gate}"\n'

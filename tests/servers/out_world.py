@@ -7,18 +7,20 @@ trial as JSON: name → [what was answered or why not, at which addresses it was
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 
 from monitor.http import Http, HttpError
 from tests.servers.out_dns import Names
 from tests.servers.out_http import Site, said
+from tests.waiting import until
 
 SITE, EVIL, INSIDE, METADATA, SIX = "93.184.216.34", "93.184.216.35", "10.0.0.7", "169.254.169.254", "2606:2800::34"
 NAMES = {
@@ -133,6 +135,14 @@ def _laid(folder: Path) -> None:
     run += [["mount", "--bind", str(folder / "resolv.conf"), "/etc/resolv.conf"]]
     for words in run:
         subprocess.run(words, check=True)
+    until(_there, "the way to the IPv6 address, which the kernel lays when it comes to it")
+
+
+def _there() -> bool:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.connect((SIX, 9))
+        return True
+    return False
 
 
 if __name__ == "__main__":
