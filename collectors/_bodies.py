@@ -54,7 +54,7 @@ class Bodies:
         try:
             text, unit = _lines(_plain(body, encoding.strip().lower()))
         except ValueError as error:
-            sample = scrub(body[:400].decode("utf-8", "replace"), 200)
+            sample = scrub(body[:8000].decode("utf-8", "replace"), 200)
             self._rejected.append(Rejected(f"message: {error}", place, sample, raw=body, kind=_MESSAGE))
             self.size += len(body)  # it is held as long as the others
             return

@@ -28,7 +28,7 @@ ITEMS = 200_000  # of an array
 _PIECE = 60_000  # bytes that are checked at once
 _MANY = 20  # bad lines of a piece that are looked for one by one
 _SOME = 50  # lines that are checked at once where one of a body is bad
-_SHOWN = 1000  # bytes of a bad line that are looked at
+_SHOWN = 8000  # bytes of a bad line that are looked at
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _EVER = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))

@@ -60,7 +60,9 @@ _RUN = re.compile(r"[A-Za-z0-9+/_-](?:[A-Za-z0-9+/_.-]{10,}[A-Za-z0-9+/_-])={0,2
 _CODE = re.compile(r"[A-Za-z0-9+/_-]{12,}")
 _HEX = re.compile(r"[0-9a-fA-F]{12,}")
 _APART = re.compile("[/_-]")
-_INSIDE = re.compile(rb"[^\s@]@[\w\x80-\xff-]+\.[\w\x80-\xff]")
+_INSIDE = re.compile(
+    rb"[!-~\x80-\xbf]@(?:[A-Za-z0-9-]{2,63}\.(?:[A-Za-z]{2}|[\xc3-\xf4])|[\xc3-\xf4][\x80-\xbf][\x80-\xff]+\.[A-Za-z\xc3-\xf4])"
+)
 
 
 def without_tokens(text: str) -> str:

@@ -25,7 +25,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.access import tokens
-from monitor.access.oidc import Provider, metadata
+from monitor.access.idp import metadata
+from monitor.access.oidc import Provider
 from monitor.access.signing_in import Refused, SigningIn, Vouched, Why
 from monitor.api.oidc import here
 from monitor.caller import Role

@@ -1,87 +1,42 @@
 """People from an identity provider: OpenID Connect Core 1.0 by authorization code, with PKCE, state and nonce.
 
-``tokens`` beside it says whether a token is to be trusted; here is the way there and back, and what the provider tells
-of itself. What belongs to one way stands sealed in a cookie of the browser that goes it, so that no stranger can fill
-us with ways that nobody goes, and nobody can go another's.
+``idp`` beside it asks the provider, ``tokens`` says whether a token is to be trusted; here is the way there and back.
+What belongs to one way stands sealed in a cookie of the browser that goes it, so that no stranger can fill us with ways
+that nobody goes, and nobody can go another's.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
 from cryptography.fernet import Fernet, InvalidToken
-from joserfc.jwk import KeySet
 
 from monitor.access import tokens
+from monitor.access.idp import Idp, Metadata, word
 from monitor.access.signing_in import Refused, Vouched, Why
-from monitor.http import Http, HttpError
-from monitor.settings import Oidc, web
-
-log = logging.getLogger(__name__)
+from monitor.http import Http
+from monitor.settings import Oidc
 
 CALLBACK = "/v1/oidc/callback"
 LASTS = timedelta(minutes=10)  # of the way there and back
-_KEPT = timedelta(hours=1)  # what a provider says of itself
-_AGAIN = timedelta(seconds=10)  # until a provider that did not answer is asked anew
-_KEYS_AGAIN = timedelta(seconds=30)  # until its keys are, for one that is not among them
 _GONE = 10_000  # ways that were gone, and may not be again
-
-
-@dataclass(frozen=True, slots=True)
-class Metadata:
-    """What of a provider's description is needed (OpenID Connect Discovery 1.0 section 3)."""
-
-    authorize: str
-    token: str
-    keys: str
-    userinfo: str
-    post: bool  # the secret goes into the body
-    says_iss: bool  # RFC 9207
-
-
-def metadata(told: Mapping[str, Any], issuer: str) -> Metadata:
-    """The description, if it is of that issuer.
-
-    Raises:
-        ValueError: it is another's, or a part is missing or no URL that we would go to.
-    """
-    if told.get("issuer") != issuer:
-        raise ValueError("the description is of another issuer than access.oidc.issuer says, to the letter")
-    found = {}
-    for name in ("authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint"):
-        found[name] = str(told.get(name) or "")
-        if found[name] or name != "userinfo_endpoint":
-            web(found[name].partition("?")[0])
-    methods = told.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
-    return Metadata(
-        found["authorization_endpoint"],
-        found["token_endpoint"],
-        found["jwks_uri"],
-        found["userinfo_endpoint"],
-        post="client_secret_basic" not in methods and "client_secret_post" in methods,
-        says_iss=told.get("authorization_response_iss_parameter_supported") is True,
-    )
 
 
 class Provider:
     """One identity provider; safe to use from many threads."""
 
     def __init__(self, settings: Oidc, http: Http, clock: Callable[[], datetime]) -> None:
-        self._settings, self._http, self._clock = settings, http, clock
+        self._settings, self._clock = settings, clock
+        self._idp = Idp(settings.issuer, http, clock)
         self._seal = Fernet(Fernet.generate_key())  # a restart forgets who is under way
-        self._lock, self._going = threading.Lock(), threading.Lock()
-        self._described: tuple[datetime, Metadata | None] | None = None
-        self._keys: tuple[datetime, KeySet] | None = None
+        self._going = threading.Lock()
         self._gone: dict[bytes, None] = {}
 
     @property
@@ -103,7 +58,7 @@ class Provider:
         way = {"state": secrets.token_urlsafe(32), "nonce": secrets.token_urlsafe(32)}
         way |= {"verifier": secrets.token_urlsafe(48), "there": there, "session": session}
         url: str = prepare_grant_uri(
-            self._metadata().authorize,
+            self._idp.described().authorize,
             self._settings.client_id,
             "code",
             redirect_uri=self.callback,
@@ -132,12 +87,12 @@ class Provider:
             raise Refused(Why.EXPIRED)
         if not self._goes(way["state"]):
             raise Refused(Why.EXPIRED, "that way was gone before")
-        told = self._metadata()
+        told = self._idp.described()
         issuer = query.get("iss")
         if issuer != self._settings.issuer and (issuer or told.says_iss):
             raise Refused(Why.INVALID, "the answer is another provider's (RFC 9207)")
         if "error" in query:
-            raise Refused(Why.DENIED, f"the provider says {_word(query['error'])}")
+            raise Refused(Why.DENIED, f"the provider says {word(query['error'])}")
         answer = self._exchanged(told, query.get("code", ""), way["verifier"])
         claims = self._claims(told, answer, way["nonce"])
         return tokens.vouched(claims, self._settings)
@@ -173,79 +128,23 @@ class Provider:
         body = urlencode({**asked, "code_verifier": verifier})
         auth = ClientAuth(self._settings.client_id, secret, method)
         url, headers, body = auth.prepare("POST", told.token, headers, body)
-        return self._told(url, headers, body.encode(), otherwise=Why.INVALID)
+        return self._idp.told(url, headers, body.encode(), otherwise=Why.INVALID)
 
     def _claims(self, told: Metadata, answer: Mapping[str, Any], nonce: str) -> dict[str, Any]:
         """What the id_token says, and what is told beside it, of the same person."""
         text, access = answer.get("id_token"), answer.get("access_token")
         if not isinstance(text, str):
             raise Refused(Why.INVALID, "the provider gave no id_token: is openid among access.oidc.scopes?")
-        expected = tokens.Expected(self._settings.issuer, self._settings.client_id, nonce, access or "")
+        access = access if isinstance(access, str) else ""
+        expected = tokens.Expected(self._settings.issuer, self._settings.client_id, nonce, access)
         now = self._clock()
         try:
-            claims = tokens.trusted(text, self._key_set(told), expected, now)
+            claims = tokens.trusted(text, self._idp.keys(told.keys), expected, now)
         except tokens.UnknownKey:
-            claims = tokens.trusted(text, self._key_set(told, anew=True), expected, now)
-        if told.userinfo and isinstance(access, str) and not tokens.enough(claims, self._settings):
-            more = self._told(told.userinfo, {"Authorization": f"Bearer {access}"}, otherwise=Why.INVALID)
+            claims = tokens.trusted(text, self._idp.keys(told.keys, anew=True), expected, now)
+        if told.userinfo and access and not tokens.enough(claims, self._settings):
+            more = self._idp.told(told.userinfo, {"Authorization": f"Bearer {access}"}, otherwise=Why.INVALID)
             if more.get("sub") != claims["sub"]:  # OpenID Connect Core section 5.3.2
                 raise Refused(Why.INVALID, "userinfo is of somebody else")
             claims = {**more, **claims}
         return claims
-
-    def _metadata(self) -> Metadata:
-        with self._lock:
-            now = self._clock()
-            if self._described is None or not _young(self._described[0], now, _KEPT if self._described[1] else _AGAIN):
-                self._described = now, self._describe()
-            if self._described[1] is None:
-                raise Refused(Why.UNREACHABLE)
-            return self._described[1]
-
-    def _describe(self) -> Metadata | None:
-        url = self._settings.issuer.rstrip("/") + "/.well-known/openid-configuration"
-        try:
-            return metadata(self._told(url), self._settings.issuer)
-        except (Refused, ValueError) as error:
-            log.warning("identity provider does not answer", extra={"url": url, "why": str(error)})
-            return None
-
-    def _key_set(self, told: Metadata, *, anew: bool = False) -> KeySet:
-        with self._lock:
-            now, kept = self._clock(), _KEYS_AGAIN if anew else _KEPT
-            if self._keys is None or not _young(self._keys[0], now, kept):
-                self._keys = now, tokens.key_set(self._told(told.keys))
-            return self._keys[1]
-
-    def _told(
-        self,
-        url: str,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        otherwise: Why = Why.UNREACHABLE,
-    ) -> Mapping[str, Any]:
-        """The JSON object that is there, by POST where there is a body; ``otherwise``: what another status means."""
-        headers = {"Accept": "application/json", **(headers or {})}
-        try:
-            answer = self._http.request("GET" if body is None else "POST", url, headers=headers, body=body)
-        except HttpError as error:
-            raise Refused(Why.UNREACHABLE, str(error)[:200]) from error
-        try:
-            told = json.loads(answer.body)
-        except (ValueError, RecursionError):
-            told = None
-        fine = answer.status == HTTPStatus.OK
-        if not isinstance(told, dict) or not fine:
-            what = _word(told.get("error")) if isinstance(told, dict) else "no JSON object"
-            raise Refused(Why.UNREACHABLE if fine else otherwise, f"it answered {answer.status} with {what}")
-        return told
-
-
-def _young(since: datetime, now: datetime, kept: timedelta) -> bool:
-    return timedelta() <= now - since < kept
-
-
-def _word(text: object) -> str:
-    """An error's code as it may stand in a log; it came from a stranger."""
-    word = str(text)[:40]
-    return word if word.replace("_", "").isalnum() and word.isascii() else "something else"
