@@ -34,7 +34,7 @@ _CODED = re.compile(
     |(?<=\\)\\*(?:u(?:0000(?=[0-9a-f]{4}))?(?P<unicode>[0-9a-f]{4})|[ux]\{0*(?P<braced>[0-9a-f]{1,6})\}
         |x(?P<byte>[0-9a-f]{2})|0?(?P<octal>[01][0-7]{2})|(?P<blank>[ ]))
     |(?<==)(?:3D)*(?P<quoted>[0-9a-f]{2})
-    |(?<==)(?P<soft>\r?\n)
+    |(?<==)(?P<soft>\r?\n|[ ]{1,3}(?=[\w.]))  # a line that goes on, and one that was joined since
     |(?<=\+)(?:(?P<seven>AEA|AC4)-|(?:2B)*(?P<xtext>[0-9a-f]{2})))""",
     re.IGNORECASE | re.VERBOSE,
 )

@@ -113,7 +113,14 @@ class Core:
         ledger = self.stores.ledger
         self.keys, self.notes = Keys(ledger), Notes(ledger, clock)
         self.sessions = Sessions(ledger, settings.access.idle)
-        self.keeper = Doorkeeper(settings.access, self.keys, self.sessions, token_in(settings.token_file), clock)
+        self.keeper = Doorkeeper(
+            settings.access,
+            self.keys,
+            self.sessions,
+            token_in(settings.token_file),
+            clock,
+            https=settings.service.tls_cert is not None,
+        )
         self.names = self.stores.applier.names
         self._learnt: dict[str, str] = {}
         self._cursors: dict[str, Mapping[str, Any]] = {}

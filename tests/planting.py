@@ -21,6 +21,9 @@ from pathlib import Path
 from urllib.parse import quote, unquote, unquote_plus
 
 _SYLLABLES = ("qua", "zix", "wov", "jyk", "xub", "vez", "kwo", "fiq", "pyx", "zhu", "gwy", "bxi")
+# Any of those words, as bytes too; no text that was not planted has one.
+KNOWN = re.compile(f"(?:{'|'.join(_SYLLABLES)}){{3,}}", re.IGNORECASE)
+KNOWN_BYTES = re.compile(KNOWN.pattern.encode(), re.IGNORECASE)
 DOMAINS = (
     "example.com",
     "mail.example.co.uk",
@@ -172,6 +175,7 @@ FORMS: dict[str, Form] = {
     "=3D40": lambda p: f"{p.plain}=3D40{p.domain}",
     "all =": lambda p: _everything(p.plain + "@" + p.domain, _printable, p.luck, 0.3),
     "= at a line's end": lambda p: f"{p.first}.{p.last[:3]}=\r\n{p.last[3:]}@{p.domain}",
+    "= at the end of a line that was joined": lambda p: f"{p.first}.{p.last[:3]}= {p.last[3:]}@{p.domain}",
     "\\u0040": lambda p: f"{p.plain}\\u0040{p.domain}",
     "\\x40": lambda p: f"{p.plain}\\x40{p.domain}",
     "\\100": lambda p: f"{p.plain}\\100{p.domain}",
@@ -363,6 +367,15 @@ def found_in(text: str, words: tuple[str, ...]) -> list[str]:
     for form in _readings(text):
         folded = form.casefold()
         found |= {word for word in words if word.casefold() in folded}
+    return sorted(found)
+
+
+def anybody(text: str) -> list[str]:
+    """Every planted word that can be read in the text, in whatever way, whoever it was planted for."""
+    found: set[str] = set()
+    for part in set(re.split(r"[\n,{}]", text)):
+        for form in _readings(part):
+            found.update(KNOWN.findall(form))
     return sorted(found)
 
 

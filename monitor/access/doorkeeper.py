@@ -65,7 +65,11 @@ class Doorkeeper:
         sessions: Sessions | None,
         token: Callable[[], SecretStr | None],
         clock: Callable[[], datetime],
+        *,
+        https: bool = False,
     ) -> None:
+        # Another host of the same domain can plant a cookie of the plain name, and none of the other.
+        self._cookies = COOKIES[:1] if https else COOKIES
         self._anonymous = Caller(
             "anonymous", Way.ANONYMOUS, frozenset(Right(granted) for granted in settings.anonymous)
         )
@@ -106,7 +110,7 @@ class Doorkeeper:
         except CookieError:
             return None
         now = self._clock()
-        return next((found for name in COOKIES if name in jar and (found := sessions.find(jar[name].value, now))), None)
+        return next((found for name in self._cookies if name in jar and (found := sessions.find(jar[name].value, now))), None)
 
     def _nobody(self, shown: Shown) -> Caller:
         """What was granted to anybody is for this machine alone: not for a page of elsewhere, nor through a proxy.

@@ -21,6 +21,7 @@ from monitor.core.leases import decided
 from monitor.gate import Gate
 from monitor.model import LABELS, OWNED, Deed
 from monitor.once import Once
+from monitor.scrub import scrub
 from monitor.telemetry import GateMetrics
 
 LABEL_LIMIT = 200  # characters; a longer name is no label
@@ -232,7 +233,7 @@ def _params(query: bytes) -> list[tuple[str, str]]:
 def _wrong(params: list[tuple[str, str]]) -> tuple[str, str] | None:
     names = [name for name, _ in params]
     if unknown := [name for name in names if name != "key" and name not in LABELS]:
-        return f"unknown labels: {', '.join(sorted(unknown))[:300]}", f"known are {', '.join(LABELS)}, and key"
+        return f"unknown labels: {scrub(', '.join(sorted(unknown)), 300)}", f"known are {', '.join(LABELS)}, and key"
     if len(set(names)) < len(names):
         return "a label is named twice", "ask about one message at a time, or POST a batch"
     if long := [name for name, value in params if len(value) > (KEY_LIMIT if name == "key" else LABEL_LIMIT)]:

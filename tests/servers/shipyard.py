@@ -95,7 +95,8 @@ class Core(Process):
             return False
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=20, context=self.trusts) as answer:
+        asked = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.token}"})
+        with urllib.request.urlopen(asked, timeout=20, context=self.trusts) as answer:
             body = answer.read().decode()
         return json.loads(body) if body.startswith("{") else body
 
