@@ -65,7 +65,7 @@ def _last_sign(text: str, until: int) -> int:
 def _start(text: str, at: int) -> int | None:
     """Where the local part before an @ begins; None where this is no address."""
     end = _before_gap(text, at)
-    start = _local(text, end)
+    start = _own_part(text, end)
     if start == end and not any(map(str.isalnum, text[end:at])):
         return None
     if end < at or text[at] == WEAK:
@@ -80,7 +80,7 @@ def _account(text: str, start: int) -> int:
     return account.start()
 
 
-def _local(text: str, end: int) -> int:
+def _own_part(text: str, end: int) -> int:
     """Where the words that end at ``end`` begin: atoms, quoted strings, dots, and comments between them."""
     start = end
     while True:

@@ -90,7 +90,7 @@ def rows(facts: Facts) -> dict[str, str]:
     return {
         f"{table}.{name}": "\n".join(
             str(row["said"])
-            for row in facts.query(f'SELECT DISTINCT toString("{name}") AS said FROM "{table}"').to_pylist()
+            for row in facts.query(f'SELECT DISTINCT toValidUTF8(toString("{name}")) AS said FROM "{table}"').to_pylist()
         )
         for table, name in columns
     }
