@@ -32,7 +32,7 @@ _CODED = re.compile(
     |(?<=&)(?:amp;|\#0*38;|\#x0*26;)*
         (?:\#0*(?P<number>[0-9]{1,7});?|\#x0*(?P<hex>[0-9a-f]{1,6});?|(?P<named>[a-z]{2,6});)
     |(?<=\\)\\*(?:u(?:0000(?=[0-9a-f]{4}))?(?P<unicode>[0-9a-f]{4})|[ux]\{0*(?P<braced>[0-9a-f]{1,6})\}
-        |x(?P<byte>[0-9a-f]{2})|0?(?P<octal>[01][0-7]{2})|(?P<blank>[ ]))
+        |x(?P<byte>[0-9a-f]{2})|0?(?P<octal>[01][0-7]{2})|(?P<blank>[ ])|(?P<line>[rnt]))
     |(?<==)(?:3D)*(?P<quoted>[0-9a-f]{2})
     |(?<==)(?P<soft>\r?\n|[ ]{1,3}(?=[\w.]))  # a line that goes on, and one that was joined since
     |(?<=\+)(?:(?P<seven>AEA|AC4)-|(?:2B)*(?P<xtext>[0-9a-f]{2})))""",
@@ -114,7 +114,7 @@ def _found(text: str) -> list[tuple[int, int, str]]:
     return []
 
 
-_ENDS = frozenset('<>()[]"')
+_ENDS = frozenset('<>()[]" ')
 _ENDED = BLANKS | {""}  # "100%40 off"
 
 
@@ -148,7 +148,7 @@ def _meant(found: re.Match[str]) -> str | None:
     return _letter(int(said, {"number": 10, "octal": 8}.get(kind, 16)))
 
 
-_FIXED = {"wide": "@", "soft": "", "blank": NEUTRAL}
+_FIXED = {"wide": "@", "soft": "", "blank": NEUTRAL, "line": " "}
 _BYTES = ("percent", "byte", "quoted", "xtext")
 
 

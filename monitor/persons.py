@@ -13,7 +13,7 @@ from monitor.codings import BLANKS, NEUTRAL
 _PIECES = re.compile(r"[^\W_]+")
 _SCHEME = re.compile(r"(?:mailto|smtp):\Z", re.IGNORECASE)
 _OPENERS = frozenset("<([")
-_STOPS = BLANKS | frozenset('<>()[];:"')
+_STOPS = BLANKS | frozenset('<>()[];:"/=&?')
 _MARKS = "'\u2019.,"
 _LAST = frozenset(_MARKS + '"0123456789' + NEUTRAL)  # what a name may end with, beside letters
 _WITHIN = frozenset("-" + _MARKS + NEUTRAL)

@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote, unquote_plus
 _SYLLABLES = ("qua", "zix", "wov", "jyk", "xub", "vez", "kwo", "fiq", "pyx", "zhu", "gwy", "bxi")
 # Any of those words, as bytes too; no text that was not planted has one.
 KNOWN = re.compile(f"(?:{'|'.join(_SYLLABLES)}){{3,}}", re.IGNORECASE)
-KNOWN_BYTES = re.compile(KNOWN.pattern.encode(), re.IGNORECASE)
+_KNOWN_BYTES = re.compile(KNOWN.pattern.encode())
 DOMAINS = (
     "example.com",
     "mail.example.co.uk",
@@ -265,6 +265,8 @@ FORMS: dict[str, Form] = {
     "X.400": lambda p: f"/G={p.first}/S={p.last}/O=example/C=pl",
     "Exchange": lambda p: f"/o=Example/ou=First Group/cn=Recipients/cn={p.name}",
     "name, Japanese": lambda p: f"\u5c71\u7530{p.last} <{p.address}>",
+    "line between, escaped": lambda p: f"{p.plain}\\r\\n @{p.domain}",
+    "name in a path": lambda p: f"/v1/nowhere/{p.name} <{p.address}>",
     "mailto": lambda p: f"mailto:{quote(p.address)}?cc=x%40y.example&subject=hello",
 }
 
@@ -377,6 +379,18 @@ def anybody(text: str) -> list[str]:
         for form in _readings(part):
             found.update(KNOWN.findall(form))
     return sorted(found)
+
+
+def anybody_in_bytes(raw: bytes) -> set[bytes]:
+    """Every planted word that stands in the bytes as it is, in whatever case."""
+    small, found = raw.lower(), set()
+    for syllable in _SYLLABLES:  # one at a time, which is much quicker than a pattern
+        place = small.find(syllable.encode())
+        while place >= 0:
+            if here := _KNOWN_BYTES.match(small, place):
+                found.add(here[0])
+            place = small.find(syllable.encode(), place + 1)
+    return found
 
 
 def _readings(text: str, depth: int = 3) -> set[str]:

@@ -25,7 +25,7 @@ import pytest
 from monitor.facts.store import Facts
 from monitor.pipeline import decode
 from monitor.spool import Spool
-from tests.planting import FORMS, KNOWN_BYTES, Person, anybody, found_in, word
+from tests.planting import FORMS, Person, anybody, anybody_in_bytes, found_in, word
 from tests.servers.mailvane import Mailvane, mailvane
 from tests.storing import empty, store
 from tests.waiting import until
@@ -73,11 +73,9 @@ def undressed(raw: bytes) -> Iterator[bytes]:
 def files(folder: Path) -> dict[str, set[bytes]]:
     """The planted words found in each file below ``folder``, and in its name."""
     found = {
-        str(path.relative_to(folder)): {
-            word
-            for text in undressed(str(path.relative_to(folder)).encode() + b" " + path.read_bytes())
-            for word in KNOWN_BYTES.findall(text)
-        }
+        str(path.relative_to(folder)): set().union(
+            *map(anybody_in_bytes, undressed(str(path.relative_to(folder)).encode() + b" " + path.read_bytes()))
+        )
         for path in folder.rglob("*")
         if path.is_file()
     }
@@ -90,7 +88,9 @@ def rows(facts: Facts) -> dict[str, str]:
     return {
         f"{table}.{name}": "\n".join(
             str(row["said"])
-            for row in facts.query(f'SELECT DISTINCT toValidUTF8(toString("{name}")) AS said FROM "{table}"').to_pylist()
+            for row in facts.query(
+                f'SELECT DISTINCT toValidUTF8(toString("{name}")) AS said FROM "{table}"'
+            ).to_pylist()
         )
         for table, name in columns
     }

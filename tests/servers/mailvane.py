@@ -26,7 +26,7 @@ from urllib.parse import urlencode
 from tests.waiting import free_port, until
 
 # What tests ask without a key, where they are not about keys.
-GRANTED = '\n[access]\nanonymous = ["read", "metrics", "check", "ingest"]\n'
+GRANTED = '\n[access]\nanonymous = ["read", "metrics", "check", "ingest"]\nat_once = 1000\nkey_rate = "100000/second"\n'
 
 
 @dataclass
