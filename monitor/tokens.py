@@ -58,6 +58,7 @@ _MARKED = re.compile(
 )
 _RUN = re.compile(r"[A-Za-z0-9+/_-](?:[A-Za-z0-9+/_.-]{10,}[A-Za-z0-9+/_-])={0,2}")
 _CODE = re.compile(r"[A-Za-z0-9+/_-]{12,}")
+_KEY = re.compile(f"[0-9a-f]{{{_BARE},}}|[0-9A-F]{{{_BARE},}}")
 _HEX = re.compile(r"[0-9a-fA-F]{12,}")
 _APART = re.compile("[/_-]")
 _INSIDE = re.compile(
@@ -178,9 +179,10 @@ def _secret(text: str) -> bool:
     if len(text) < _BARE:
         return False
     bare = text.rstrip("=")
-    whole = bare.isalnum() or not bare.replace("_", "").replace("-", "").islower()
-    all_kinds = bare.isalnum() or len({_kind(letter) for letter in bare if letter.isalnum()}) == 3
-    return whole and all_kinds and "/" not in bare[:1] and _random(bare, _BARE)
+    if _KEY.search(bare):
+        return len(_FIGURES.split(bare)) > 3
+    whole = bare.isalnum() or len({_kind(letter) for letter in bare if letter.isalnum()}) == 3
+    return whole and _random(bare, _BARE)
 
 
 def _addressed(text: str, depth: int = 2) -> bool:
