@@ -110,7 +110,9 @@ class Doorkeeper:
         except CookieError:
             return None
         now = self._clock()
-        return next((found for name in self._cookies if name in jar and (found := sessions.find(jar[name].value, now))), None)
+        return next(
+            (found for name in self._cookies if name in jar and (found := sessions.find(jar[name].value, now))), None
+        )
 
     def _nobody(self, shown: Shown) -> Caller:
         """What was granted to anybody is for this machine alone: not for a page of elsewhere, nor through a proxy.
