@@ -19,6 +19,7 @@ _GAP = 20  # blanks between an address and its @
 # What can't stand in a local part without quotes (RFC 5322 section 3.2.3) begins it; all else may belong to it.
 _ENDS = BLANKS | frozenset('<>()[],;:"')
 _LABEL = rf"[\w{HIDDEN}-]{{1,80}}"
+_SIGNS = frozenset(("@", WEAK))
 _GAP_STOPS = _ENDS - {'"'}
 _DOT = r"(?:\.|[ \t]{1,3}\.[ \t]{1,3})"
 # Of a server, so that it tells an address from "meet @ noon": with a dot, or an address literal.
@@ -65,7 +66,9 @@ def _last_sign(text: str, until: int) -> int:
 def _start(text: str, at: int) -> int | None:
     """Where the local part before an @ begins; None where this is no address."""
     end = _before_gap(text, at)
-    start = _own_part(text, end)
+    start = end if text[end - 1 : end] in _SIGNS else _own_part(text, end)
+    while start < end and text[start] in _SIGNS:  # of an address before, whose own local part is further left
+        start += 1
     if start == end and not any(map(str.isalnum, text[end:at])):
         return None
     if end < at or text[at] == WEAK:
@@ -94,8 +97,10 @@ def _own_part(text: str, end: int) -> int:
         before = _before_gap(text, start)
         if before == start:
             # A quoted word of the same local part, or the mark that opens a text such as "jo@example.com"?
-            closes = text[start - 1 : start] == '"' and (text[start] == "." or text[start - 2 : start - 1].isalnum())
-            if not closes or _quoted(text, start) == start:
+            if text[start - 1 : start] != '"' or not (text[start] == "." or text[start - 2 : start - 1].isalnum()):
+                return start
+            opened = _quoted(text, start)
+            if opened == start or (text[start] != "." and "@" in text[opened:start]):
                 return start
         elif _goes_on(text, before, start):
             start = before

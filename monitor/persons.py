@@ -13,9 +13,8 @@ from monitor.codings import BLANKS, NEUTRAL
 _PIECES = re.compile(r"[^\W_]+")
 _SCHEME = re.compile(r"(?:mailto|smtp):\Z", re.IGNORECASE)
 _OPENERS = frozenset("<([")
-_STOPS = BLANKS | frozenset('<>()[];:"/=&?')
-_MARKS = "'\u2019.,"
-_LAST = frozenset(_MARKS + '"0123456789' + NEUTRAL)  # what a name may end with, beside letters
+_MARKS = "'\u2019."
+_LAST = frozenset(_MARKS + ',"0123456789' + NEUTRAL)  # what a name may end with, beside letters
 _WITHIN = frozenset("-" + _MARKS + NEUTRAL)
 _LONGEST = 100  # characters of a name in quotation marks
 
@@ -125,9 +124,11 @@ def _words_before(text: str, end: int, words: set[str]) -> list[tuple[int, str]]
         stop = end
         while stop and text[stop - 1] in BLANKS and end - stop < 3:
             stop -= 1
-        begin = stop
-        while begin and text[begin - 1] not in _STOPS and stop - begin < 40:
+        begin = stop - (text[stop - 1 : stop] == ",")
+        while begin and (text[begin - 1].isalnum() or text[begin - 1] in _WITHIN) and stop - begin < 40:
             begin -= 1
+        while begin < stop and not text[begin].isalpha():  # what it is glued to
+            begin += 1
         if (said and stop == end) or not _name_like(text[begin:stop], words):
             break
         said.insert(0, (begin, text[begin:stop]))
@@ -141,7 +142,7 @@ def _words_before(text: str, end: int, words: set[str]) -> list[tuple[int, str]]
 
 def _name_like(word: str, words: set[str]) -> bool:
     """Whether a word may be part of a person's name: a capital, or letters that know none, or as in the address."""
-    word = word.strip(_MARKS)
+    word = word.strip(_MARKS + ",")
     bare = word.lower()
     if not bare or bare in _WORDS:
         return False

@@ -31,8 +31,10 @@ def scrub(text: str, limit: int = 500) -> str:
         or _LONG.match(text)
         or " at " in text
         or " AT " in text
-        or "earer " in text
-        or (":" in text and ("word:" in text or "oken:" in text or "ecret:" in text or "key:" in text))
+        or (
+            ":" in text
+            and ("word:" in text or "oken:" in text or "ecret:" in text or "key:" in text or "ation:" in text)
+        )
         or not text.isascii()
     ):
         text = _long(text, 4 * limit) if len(text) > 4 * limit + _AHEAD else _hidden(text)

@@ -46,7 +46,7 @@ _PAIR = re.compile(
 _BANG = re.compile(r"(?:(?<=\w\.[a-z]{2}!)|(?<=\w\.[a-z]{3}!)|(?<=\.example!))[a-z][\w.+-]*(?![\w!])", re.IGNORECASE)
 _DIRECTORY = re.compile(r"(?i:(?<=/cn=)|(?<=/[gs]=))[^/;>,\"\s]+(?: [A-Z][^/;>,\"\s]*)*")
 _BOUNCED = re.compile(
-    r"\b(?:bounces?[+-]|returns?[+-]|srs[01][=+-]|(?:ms)?prvs1?=)[^\s<>()\[\],;:\"@]{0,300}=[^\s<>()\[\],;:\"@]+(?!\S*@)",
+    r"(?:bounces?[+-]|returns?[+-]|srs[01][=+-]|(?:ms)?prvs1?=)[^\s<>()\[\],;:\"@]{0,300}=[^\s<>()\[\],;:\"@]+(?!\S*@)",
     re.IGNORECASE,
 )
 # What makers of keys put before them so that they are known where they leak, and ours.

@@ -64,10 +64,9 @@ def undressed(raw: bytes) -> Iterator[bytes]:
             even = figures[skipped : len(figures) - (len(figures) - skipped) % 2]
             yield bytes.fromhex(even.decode())
     for run in re.findall(rb"[A-Za-z0-9+/_-]{12,}", raw):
-        run = run.translate(bytes.maketrans(b"-_", b"+/"))
         for skipped in range(4):
             whole = run[skipped : len(run) - (len(run) - skipped) % 4]
-            yield base64.b64decode(whole)
+            yield base64.urlsafe_b64decode(whole.translate(bytes.maketrans(b"+/", b"-_")))
 
 
 def files(folder: Path) -> dict[str, set[bytes]]:
@@ -151,11 +150,14 @@ class Planter:
             said = re.sub(r"[\x00-\x1f]", "?", self.person(form)[1])  # as Postfix does
             to, sender = self.person("plain")[1], self.person("prvs")[1]
             start, queue = f"{now.isoformat()} mail1 postfix", f"4XkQ{number:08X}"
+            outcome = (
+                f"{start}/smtp[14]: {queue}: to=<{to}>, orig_to=<{self.person('plain')[1]}>, relay=mx.example[192.0.2.1]:25, "
+                "delay=1.2, delays=0.1/0/0.5/0.6, dsn=5.1.1, status=bounced "
+                f"(host mx.example[192.0.2.1] said: 550 {said} (in reply to RCPT TO command))"
+            )
             lines += [
                 f"{start}/qmgr[13]: {queue}: from=<{sender}>, size=3000, nrcpt=1 (queue active)",
-                f"{start}/smtp[14]: {queue}: to=<{to}>, orig_to=<{self.person('plain')[1]}>, relay=mx.example[192.0.2.1]:25, "
-                f"delay=1.2, delays=0.1/0/0.5/0.6, dsn=5.1.1, status=bounced (host mx.example[192.0.2.1] said: 550 {said} "
-                "(in reply to RCPT TO command))",
+                outcome,
                 f"{start}/smtpd[15]: NOQUEUE: reject: RCPT from x[192.0.2.9]: 550 5.1.1 <{to}>: refused; from=<{sender}>",
                 f"{self.person(form)[1]!r} is no line of a log",
                 f"{start}/smtp[14]: {queue}9: to=<{self.person('plain')[1]}>, status=bounced",
@@ -191,7 +193,7 @@ def looked_for(service: Mailvane, planter: Planter) -> Iterator[tuple[str, str]]
     for form in ("plain", "quoted", "UTF-8"):
         recipient = planter.person(form)[1]
         for body in ({"recipient": recipient}, {"message_id": f"<{recipient}>"}, {"who": recipient}, {recipient: 1}):
-            yield f"search {form} {sorted(body)[0][:3]}", asked(service, "/v1/search", json.dumps(body).encode())
+            yield f"search {form} {min(body)[:3]}", asked(service, "/v1/search", json.dumps(body).encode())
     for number, path in enumerate(planter.strange()):
         yield f"question {number}", asked(service, path)
 

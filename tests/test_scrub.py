@@ -227,6 +227,18 @@ def test_the_domain_of_an_address_stays_where_it_names_no_person() -> None:
         assert any(domain in told for domain in (person.domain, "esp.example", "forward.example", "&#46;")), told
 
 
+def test_what_the_page_says_is_hidden_is_hidden() -> None:
+    page = Path(os.environ.get("MAILVANE_CHECKOUT") or Path(__file__).resolve().parents[1]) / "docs" / "privacy.md"
+    if not page.exists():
+        pytest.skip("the documents are not here")
+    table = page.read_text("utf-8").partition("| before | after |")[2].partition("\n\n")[0]
+    rows = [[re.findall(r"`([^`]+)`", cell) for cell in line.split(" | ")] for line in table.splitlines()[2:]]
+    pairs = [pair for before, after in rows for pair in zip(before, after, strict=True)]
+    assert len(pairs) > 10
+    for before, after in pairs:
+        assert scrub(before) == after
+
+
 @pytest.fixture(scope="module")
 def replies() -> list[str]:
     found = gathered(SHARED / "corpus")
