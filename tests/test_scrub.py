@@ -72,7 +72,7 @@ def test_no_local_part_survives_in_any_dress(local: str, domain: str, sign: str,
     told = scrub(f"{before}{name}{sign.strip()}{domain}{after}")
     assert name not in told
     assert not re.search(r"[^\s…<>()\[\],;:\"]@", told)
-    if sign == "@" and domain.isascii():
+    if sign == "@" and domain.isascii() and not re.search(r"[/?]", local):  # then it may look like a URL
         assert f"…@{domain.rstrip(']')}" in told
 
 
