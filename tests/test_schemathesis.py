@@ -34,6 +34,9 @@ ASKED = {
 }
 
 
+ENDLESS = {"/v1/leases/stream"}  # it goes on for as long as one listens
+
+
 @schemathesis.serializer("application/x-ndjson", "application/vnd.mailvane.batches")
 def _lines(_context: Any, value: Any) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
@@ -47,7 +50,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailvane]:
 
 def operations(service: Mailvane) -> list[Any]:
     told = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
-    return [result.ok() for result in told.get_all_operations()]
+    found = [result.ok() for result in told.get_all_operations()]
+    return [operation for operation in found if operation.path not in ENDLESS]
 
 
 def test_every_route_of_ours_is_told(service: Mailvane):
@@ -80,6 +84,8 @@ def check(operation: Any, mode: GenerationMode, headers: dict[str, str]) -> None
     )
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case: Any) -> None:
+        if operation.path == "/v1/leases":
+            case.query.pop("wait", None)  # who knows the set waits for the next one, a minute at most
         answer = case.call(headers=headers, timeout=SLOWEST)
         assert answer.status_code < 500, f"{case.as_curl_command()}: {answer.text[:500]}"
 

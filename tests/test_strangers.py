@@ -22,7 +22,7 @@ FULL = os.environ.get("MAILVANE_SCALE") == "full"
 STRANGERS = 5000 if FULL else 200
 MOST = (60 if FULL else 20) << 20  # bytes by which the gate may grow
 
-HTTP = b"GET /v1/check?tenant=s1&stream=marketing HTTP/1.1\r\nHost: gate\r\n\r\n"
+HTTP = b"GET /v1/check?tenant=s1&stream=marketing HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 POLICY = request(sender="b-s1-x-marketing-1@shop.example", recipient="jo@one.example")
 ASKS = {"http": HTTP, "policy": POLICY, "socketmap": netstring("recipients jo@one.example")}
 SAYS = {"http": b'"held"', "policy": b"action=DUNNO\n\n", "socketmap": b"9:NOTFOUND ,"}
