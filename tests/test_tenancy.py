@@ -138,6 +138,7 @@ QUESTIONS = st.one_of(
 )
 
 
+@pytest.mark.scale(order=4)
 @settings(max_examples=200 if FULL else 12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=EVENTS, tenant=st.sampled_from(SELLERS[:4]), questions=st.lists(QUESTIONS, min_size=6, max_size=10))
 def test_what_a_seller_is_told_is_what_its_facts_alone_would_tell(market: Market, events, tenant, questions):

@@ -102,7 +102,6 @@ class Keys:
         return monotonic() - self._tried > FRESH
 
     def _read(self) -> None:
-        self._tried = monotonic()
         try:
             with self._ledger.connect().execution_options(reads=True) as conn:
                 version = keys.version(conn)
@@ -113,6 +112,8 @@ class Keys:
             if self._readable:  # once a change, not each time
                 log.warning("keys not readable, those known go on", extra={"error": type(error).__name__})
             self._readable = False
+        finally:
+            self._tried = monotonic()  # only now: whoever asks meanwhile must not take nothing for the answer
 
 
 def digest(text: str) -> bytes:
