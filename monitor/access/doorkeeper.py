@@ -6,6 +6,7 @@ import hmac
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 
@@ -119,9 +120,14 @@ class Doorkeeper:
 
         A browser that was led here by a name (DNS rebinding) says that name in Host.
         """
-        host = shown.host.rpartition(":")[0] if shown.host.rpartition(":")[2].isdigit() else shown.host
-        local = not shown.host or is_loopback(host.strip("[]").lower())
-        return self._anonymous if local and not shown.forwarded else NOBODY
+        return self._anonymous if _local(shown.host) and not shown.forwarded else NOBODY
+
+
+@lru_cache(256)
+def _local(host: str) -> bool:
+    """Whether that Host, with or without a port, names this machine; as none does, which no browser sends."""
+    name, _, port = host.rpartition(":")
+    return not host or is_loopback((name if port.isdigit() else host).strip("[]").lower())
 
 
 def token_in(path: Path) -> Callable[[], SecretStr | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import limits
 from limits.storage import MemoryStorage
@@ -58,6 +59,7 @@ class Limits:
                 del self._under_way[who]
 
 
+@lru_cache(4096)
 def network(address: str) -> str:
     """What of an address is counted as one: it itself, or its network in IPv6."""
     try:
