@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -45,6 +45,7 @@ QUICK_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+_CACHE = b"cache-control"
 SHED = 0.1  # seconds that a request over its rate waits for its refusal: one connection can't ask for more of them
 _HTTPS_ONLY = "max-age=31536000"
 
@@ -173,12 +174,11 @@ class _Used:
         """ASGI's send."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            told = MutableHeaders(scope=message)
-            message["headers"] = [*message["headers"], *self._headers]
-            if self._keep:
-                told["Cache-Control"] = "no-cache"  # modules of two versions must not meet in a browser
-            elif "cache-control" not in told:
-                message["headers"].append((b"cache-control", b"no-store"))
+            told = [*message["headers"], *self._headers]
+            # Modules of two versions must not meet in a browser.
+            if self._keep or not any(name == _CACHE for name, _ in told):
+                told.append((_CACHE, b"no-cache" if self._keep else b"no-store"))
+            message["headers"] = told
         await self._send(message)
 
 
