@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -173,17 +173,6 @@ def _kept(parts: list[bytes], part: bytes, size: int, hold: _Hold) -> Refused | 
         return refused
     parts.append(part)
     return None
-
-
-async def drain(request: Request) -> None:
-    """Let a peer end that is refused before its body was looked at."""
-    size = 0
-    with suppress(ClientDisconnect, TimeoutError):
-        async with asyncio.timeout(PATIENCE):
-            async for part in request.stream():
-                size += len(part)
-                if size > BODY_LIMIT:
-                    return
 
 
 def _encoding(request: Request) -> str:
