@@ -120,11 +120,11 @@ class Doorkeeper:
 
         A browser that was led here by a name (DNS rebinding) says that name in Host.
         """
-        return self._anonymous if _local(shown.host) and not shown.forwarded else NOBODY
+        return self._anonymous if _here(shown.host) and not shown.forwarded else NOBODY
 
 
 @lru_cache(256)
-def _local(host: str) -> bool:
+def _here(host: str) -> bool:
     """Whether that Host, with or without a port, names this machine; as none does, which no browser sends."""
     name, _, port = host.rpartition(":")
     return not host or is_loopback((name if port.isdigit() else host).strip("[]").lower())
