@@ -12,9 +12,9 @@ long=(
   test_brokers.py test_broker_service.py test_kill.py test_pipeline.py test_interleavings.py test_hard_*.py
   test_strangers.py test_lost_gate.py test_backup.py test_ship.py test_rated.py test_facts.py test_agreement.py test_holes.py
   test_schemathesis.py test_fuzz.py test_cluster.py test_release.py test_road.py test_facts_store.py test_export.py
-  test_http.py test_secrets.py test_no_address.py test_tenancy.py test_idor.py test_me.py test_sellers_tell.py test_doors.py
+  test_http.py test_secrets.py test_no_address.py test_tenancy.py test_idor.py test_me.py test_sellers_tell.py
   test_login_page.py test_oidc.py test_sessions.py test_chain.py test_access_log.py test_custody.py test_keyring_kept.py
-  test_quarantine.py test_threats.py
+  test_quarantine.py test_threats.py test_guard.py test_four_eyes.py test_keys.py test_lost_keyring.py test_hooks.py test_doors.py
 )
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
