@@ -30,10 +30,10 @@ IPS, POOLS = 60, 20
 VARIANTS = ("", "a", "b")
 RECIPIENTS = 2_000_000
 DUPLICATES, LATE, INVALID = 0.02, 0.01, 0.002
-KINDS = tuple(Kind)
 PROVIDERS = ("gmail", "outlook", "yahoo", "apple", "gmx", "orange", "proton", "zoho")
 
 _SHARES = {"sent": 0.86, "deferred": 0.09, "bounced": 0.038, "expired": 0.002, "complaint": 0.006, "held": 0.004}
+KINDS = tuple(map(Kind, _SHARES))
 _PROVIDER_SHARES = (0.42, 0.2, 0.14, 0.1, 0.06, 0.04, 0.02, 0.02)
 # Of each kind: code, enhanced status and replies; a reply that ends in a blank goes on with a number of its own.
 _REPLIES: dict[str, tuple[tuple[int, str, str], ...]] = {

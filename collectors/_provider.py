@@ -118,6 +118,7 @@ _TABLE: Mapping[str, str] = {
     "namecheap": "registrar-servers.com privateemail.com",
     "hostinger": "hostinger.com",
 }
+KNOWN = frozenset(_TABLE)
 _SUFFIXES = {suffix: provider for provider, suffixes in _TABLE.items() for suffix in suffixes.split()}
 
 

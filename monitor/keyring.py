@@ -30,9 +30,20 @@ from monitor.wrapping import WrappingKey
 PSEUDONYM_BYTES = 16
 UNKNOWN = bytes(PSEUDONYM_BYTES)  # of an empty address or message id
 # Part of every event's key, on disk for years: add, never change.
-CODES = {Kind.SENT: 1, Kind.DEFERRED: 2, Kind.BOUNCED: 3, Kind.EXPIRED: 4, Kind.COMPLAINT: 5, Kind.HELD: 6}
+CODES = {
+    Kind.SENT: 1,
+    Kind.DEFERRED: 2,
+    Kind.BOUNCED: 3,
+    Kind.EXPIRED: 4,
+    Kind.COMPLAINT: 5,
+    Kind.HELD: 6,
+    Kind.UNSUBSCRIBED: 7,
+    Kind.NOT_SPAM: 8,
+    Kind.UNVERIFIED_COMPLAINT: 9,
+    Kind.UNVERIFIED_BOUNCE: 10,
+}
 # What can happen to a message at a recipient once only: it counts once, whichever attempt a source names.
-FINAL = frozenset({Kind.SENT, Kind.BOUNCED, Kind.EXPIRED, Kind.COMPLAINT})
+FINAL = frozenset(CODES) - {Kind.DEFERRED, Kind.HELD}
 
 _FINAL_CODES = np.array([CODES[kind] for kind in FINAL], np.uint8)
 # The finalizer of MurmurHash3 (Appleby, public domain): each bit of what goes in moves each bit of what comes out.

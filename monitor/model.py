@@ -89,6 +89,40 @@ class Kind(StrEnum):
     EXPIRED = "expired"  # given up after deferrals
     COMPLAINT = "complaint"  # the recipient called it spam
     HELD = "held"  # kept back by a pause of ours: neither a deferral nor evidence
+    UNSUBSCRIBED = "unsubscribed"  # the recipient wants no more of it, and said so in a proper way
+    NOT_SPAM = "not_spam"  # the recipient took it out of the spam folder
+    # Told by somebody whom nothing vouches for: kept and shown, counted in no grain, and so evidence of nothing.
+    UNVERIFIED_COMPLAINT = "unverified_complaint"
+    UNVERIFIED_BOUNCE = "unverified_bounce"
+
+
+# What no rate, rule or rollup ever sees, and what is counted.
+UNVERIFIED = frozenset({Kind.UNVERIFIED_COMPLAINT, Kind.UNVERIFIED_BOUNCE})
+COUNTED = tuple(kind for kind in Kind if kind not in UNVERIFIED)
+
+
+@dataclass(frozen=True, slots=True)
+class Clues:
+    """What a report tells of the message that it is about, so that the pipeline finds whose it was.
+
+    All of it is what a stranger wrote, and it reaches no disk but sealed. Headers are values, unfolded, of the message
+    that came back: ``token`` of X-Mailvane, ``feedback_id``, ``unsubscribe`` of List-Unsubscribe. ``return_path`` is
+    the address to which a bounce came, that is the sender of the envelope. ``queue_id`` is "host/queue id" as the
+    reporting server names the message. ``sent`` is when it says that it was sent (POSIX microseconds, 0 unknown).
+    ``vouched``: the report itself is from whom it says, by a signature that was verified.
+    """
+
+    token: str = ""
+    feedback_id: str = ""
+    unsubscribe: str = ""
+    return_path: str = ""
+    message_id: str = ""
+    queue_id: str = ""
+    recipient: str = ""
+    sender: str = ""
+    ip: str = ""
+    sent: int = 0
+    vouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +135,8 @@ class Batch:
     ``remember`` are changes to what the source must remember between reads (a value of None forgets the name).
     ``places`` say where each row stood, such as "line 7", for whoever must find it again; empty where nobody must.
     ``rejected`` are items that could not be read, with the reason and the item scrubbed of addresses.
+    ``clues``, one for each row where the source reports about messages of others: the pipeline attributes by them.
+    ``met`` counts what was read, by what it was, where a source meets more than it makes rows of: a few fixed words.
     """
 
     columns: Mapping[str, Sequence[Any]]
@@ -109,6 +145,8 @@ class Batch:
     remember: Mapping[str, Any] = field(default_factory=dict)
     rejected: Sequence[Rejected] = ()
     places: Sequence[str] = ()
+    clues: Sequence[Clues] = field(default=(), repr=False)
+    met: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -120,7 +158,8 @@ DRESS = "<> \t\r\n"
 # when the message that it is about was sent (0: as `at`), `count` how many it stands for. `recipient` and `message_id`
 # are plain text here and reach no disk so, at most sealed. `attempt` 1 is the first one, 0 unknown. An event counts
 # once by its key: of message_id, recipient, kind and (unless the kind is final) `tries`, a number or stamp that names
-# the attempt and is the same at each telling; without message_id by the source's own `id`.
+# the attempt and is the same at each telling; without message_id by the source's own `id`. `found_by` says by which
+# clue a report was attributed.
 COLUMNS: Mapping[str, Any] = {
     "kind": "",
     "at": 0,
@@ -139,6 +178,7 @@ COLUMNS: Mapping[str, Any] = {
     "reply_class": "",
     "consent": "",
     "consent_ref": "",
+    "found_by": "",
 }
 
 

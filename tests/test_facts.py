@@ -19,7 +19,7 @@ from monitor.facts.prepare import prepare
 from monitor.facts.store import Facts
 from monitor.facts.window import Outcomes, Window
 from monitor.keyring import Keyring
-from monitor.model import LABELS, Batch, Kind, Scope
+from monitor.model import COUNTED, LABELS, Batch, Kind, Scope
 from tests.storing import empty, store
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -104,6 +104,30 @@ def test_the_same_token_again_changes_neither_raw_nor_any_grain(facts: Facts, to
     assert before["leaf"] == before["minute"] == before["hour"] == before["events"]
 
 
+def test_what_nobody_vouches_for_is_kept_and_stands_in_no_grain(facts: Facts, told: Told) -> None:
+    told.add(Kind.UNVERIFIED_COMPLAINT, NOON, tenant="t1")
+    told.add(Kind.UNVERIFIED_BOUNCE, NOON, tenant="t1", count=1000)
+    told.put()
+    kept = facts.query("SELECT toString(kind) AS kind FROM events ORDER BY kind")["kind"].to_pylist()
+    assert kept == ["unverified_bounce", "unverified_complaint"]
+    for grain in grains.GRAINS.values():
+        for table in (grain.name, grain.series):
+            assert facts.query(f"SELECT count() AS n FROM {table}")["n"].to_pylist() == [0]  # noqa: S608
+    told.add(Kind.SENT, NOON, tenant="t1")
+    told.add(Kind.UNVERIFIED_COMPLAINT, NOON, tenant="t1")
+    told.put()
+    found = queries.counts(facts, ["tenant"], NOON, NOON + MINUTE)
+    assert (found.sent.tolist(), found.complaint.tolist(), found.bounced.tolist()) == ([1], [0], [0])
+
+
+def test_what_people_take_back_or_unsubscribe_is_counted_for_itself(facts: Facts, told: Told) -> None:
+    told.add(Kind.UNSUBSCRIBED, NOON, tenant="t1")
+    told.add(Kind.NOT_SPAM, NOON, tenant="t1", count=2)
+    told.put()
+    found = queries.counts(facts, ["tenant"], NOON, NOON + MINUTE)
+    assert (found.unsubscribed.tolist(), found.not_spam.tolist(), found.complaint.tolist()) == ([1], [2], [0])
+
+
 def test_half_an_insert_is_healed_by_the_same_token(facts: Facts, told: Told) -> None:
     """Raw without its grains is what a kill between the two leaves."""
     told.add(Kind.SENT, NOON, tenant="t1")
@@ -133,7 +157,7 @@ def test_the_lag_class_counts_the_edges_that_were_reached(facts: Facts, told: To
 
 
 def test_only_first_attempts_count_as_first(facts: Facts, told: Told) -> None:
-    for kind in Kind:
+    for kind in COUNTED:
         for attempt in (0, 1, 2):
             told.add(kind, NOON, attempt=attempt, count=10**attempt)
     told.put()
@@ -154,7 +178,7 @@ def outcomes(draw: st.DrawFn) -> dict[str, Any]:
     if not labels["tenant"]:
         labels.update(segment="", campaign="", variant="")
     return {
-        "kind": draw(st.sampled_from(Kind)),
+        "kind": draw(st.sampled_from(COUNTED)),
         "at": NOON + draw(st.integers(0, 5)) * MINUTE + draw(st.integers(0, 59_999)) * timedelta(milliseconds=1),
         "age": draw(st.integers(0, 5)) * MINUTE,
         "count": draw(st.integers(1, 5)),

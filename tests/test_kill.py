@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from monitor.facts.grains import GRAINS
-from monitor.model import Kind
+from monitor.model import COUNTED
 from tests.servers.applying import BATCH as TOLD_AT_ONCE
 from tests.servers.mailvane import Mailvane, mailvane, started
 from tests.waiting import until
@@ -154,7 +154,7 @@ def test_a_kill_between_an_insert_and_its_grains_is_healed(tmp_path: Path):
     assert last.process.returncode == 0
     assert halves >= HALVES // 2, f"only {halves} of {HALVES} kills came between raw events and a grain"
     numbers = {number - 500 if number % 5 == 0 and number >= 500 else number for number in range(HALVES * TOLD)}
-    expected = dict.fromkeys(map(str, Kind), 0)
+    expected = dict.fromkeys(map(str, COUNTED), 0)
     for number in numbers:
         expected[("sent", "deferred", "bounced", "complaint")[number % 7 % 4]] += 1
     assert totals["rows"] == totals["keys"] == len(numbers)

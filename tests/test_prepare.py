@@ -57,7 +57,7 @@ def test_what_a_source_does_not_know_takes_its_default(keyring: Keyring) -> None
         "at": NOON, "sent_at": NOON, "seen_at": NOON, "kind": "sent", "attempt": 0, "count": 1,
         **dict.fromkeys(LABELS, ""), "recipient": UNKNOWN, "message": UNKNOWN, "key": int(keyring.id_keys("test", ["0"])[0]),
         "code": 0, "dsn": "", "relay": "", "reply": "", "source": "test",
-        "reply_class": "", "consent": "", "consent_ref": "",
+        "reply_class": "", "consent": "", "consent_ref": "", "found_by": "",
     }  # fmt: skip
 
 

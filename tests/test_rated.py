@@ -24,10 +24,11 @@ from monitor.facts.lines import lines, rule_lines
 from monitor.facts.measures import Measure, of_kind, of_rate, of_rule
 from monitor.facts.prepare import prepare
 from monitor.facts.rated import Rated, leaves, rates, top
-from monitor.facts.raw import history, replies
+from monitor.facts.raw import history
+from monitor.facts.said import replies
 from monitor.facts.store import Facts
 from monitor.keyring import Keyring
-from monitor.model import LABELS, Batch, Kind, Scope
+from monitor.model import COUNTED, LABELS, Batch, Kind, Scope
 from tests.builders import rule
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -98,7 +99,7 @@ def outcomes(draw: st.DrawFn) -> dict[str, Any]:
     if not labels["tenant"]:
         labels.update(segment="", campaign="", variant="")
     return row(
-        draw(st.sampled_from(Kind)),
+        draw(st.sampled_from(COUNTED)),
         NOON + draw(st.integers(0, 179)) * MINUTE + draw(st.integers(0, 59)) * timedelta(seconds=1),
         draw(st.integers(0, 5)) * MINUTE,
         count=draw(st.integers(1, 5)),

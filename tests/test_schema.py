@@ -12,12 +12,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from monitor.facts import queries, schema
-from monitor.facts.blocks import Blocks
+from monitor.facts.blocks import Blocks, whole
 from monitor.facts.errors import FactsError
+from monitor.facts.grains import sums
 from monitor.facts.prepare import prepare
 from monitor.facts.store import Facts
 from monitor.keyring import Keyring
@@ -26,7 +28,9 @@ from tests.storing import embedded, store
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 MIGRATING = Path(__file__).parent / "servers" / "migrating.py"
-NEW = ("consent", "consent_ref", "reply_class")
+NEW = ("consent", "consent_ref", "found_by", "reply_class")
+NEW_VALUES = (["opted-in", "", "opted-in"], ["form 7", "", ""], ["token", "", ""], ["", "quota", ""])
+NEW_COUNTERS = ("unsubscribed", "not_spam")
 NUMBERS = count()
 
 
@@ -42,6 +46,16 @@ def bare(tmp_path: Path) -> Iterator[Facts]:
     """A store without any table."""
     with store(tmp_path / "facts", migrated=False) as facts:
         yield facts
+
+
+class Old(Blocks):
+    """As version 1 wrote: it knows no newer counters."""
+
+    def put_sums(self, rows: pa.Table, token: str) -> None:
+        for added in sums(whole(rows)):
+            every = np.arange(len(added.counts))
+            self._facts.append(added.grain.series, whole(added.named(rows, every)), f"{token} {added.grain.name}")
+            self._facts.append(added.grain.name, added.counts.drop_columns(list(NEW_COUNTERS)), token)
 
 
 def rows(keyring: Keyring, many: int) -> pa.Table:
@@ -88,7 +102,7 @@ def test_a_store_of_version_1_becomes_the_newest_while_rows_come_in_and_none_is_
 ) -> None:
     schema.migrate(bare, upto=1)
     assert schema.version(bare) == 1
-    blocks, numbers = Blocks(bare), count(1)
+    blocks, numbers = Old(bare), count(1)
     blocks.put(rows(keyring, 1000), "before")
     stop, failed = threading.Event(), list[Exception]()
     written = [0]
@@ -160,7 +174,7 @@ def test_a_migration_that_is_killed_between_two_statements_is_begun_anew(tmp_pat
 def test_rows_that_name_the_new_columns_keep_them(bare: Facts, keyring: Keyring) -> None:
     schema.migrate(bare)
     table = rows(keyring, 3)
-    for name, values in zip(NEW, (["opted-in", "", "opted-in"], ["form 7", "", ""], ["", "quota", ""]), strict=True):
+    for name, values in zip(NEW, NEW_VALUES, strict=True):
         table = table.append_column(name, pa.array(values))
     bare.append("events", table, "one")
     found = bare.query(f"SELECT {', '.join(NEW)} FROM events ORDER BY consent_ref, reply_class, consent")

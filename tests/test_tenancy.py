@@ -20,7 +20,7 @@ from monitor.core.rates import Rate
 from monitor.facts import own, schema
 from monitor.facts.cluster import Nodes
 from monitor.facts.store import Facts
-from monitor.model import Kind
+from monitor.model import COUNTED
 from tests.servers.sellers import NOW, Market, house
 
 FULL = os.environ.get("MAILVANE_SCALE") == "full"
@@ -64,7 +64,7 @@ def event(number: int, tenant: str, **more: Any) -> dict[str, Any]:
 EVENTS = st.lists(
     st.fixed_dictionaries(
         {
-            "kind": st.sampled_from([kind.value for kind in Kind]),
+            "kind": st.sampled_from([kind.value for kind in COUNTED]),
             "at": st.integers(0, 170).map(lambda minutes: NOW - minutes * MINUTE),
             "message_id": st.integers(0, 12).map("<{}@shop.example>".format),
             "recipient": st.integers(0, 6).map("r{}@example.com".format),
@@ -100,7 +100,7 @@ PART = st.fixed_dictionaries(
 )
 MEASURE = st.one_of(
     st.sampled_from(list(Rate)).map(lambda rate: {"rate": rate.value}),
-    st.sampled_from(list(Kind)).map(lambda kind: {"kind": kind.value}),
+    st.sampled_from(COUNTED).map(lambda kind: {"kind": kind.value}),
 )
 WINDOW = st.sampled_from([{}, {"minutes": 60}, {"minutes": 180}])
 

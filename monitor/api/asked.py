@@ -9,14 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from starlette.responses import Response
 
 from monitor.api import words
 from monitor.core.rates import Rate
 from monitor.core.rules import Rule
 from monitor.facts.measures import Measure, of_kind, of_rate, of_rule
-from monitor.model import LABELS, OWNED, Kind, Scope, named
+from monitor.model import LABELS, OWNED, UNVERIFIED, Kind, Scope, named
 from monitor.service import Core
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -124,11 +124,17 @@ class Windowed(BaseModel):
         return between(since, until)
 
 
+def _counted(kind: Kind) -> Kind:
+    if kind in UNVERIFIED:
+        raise ValueError("nobody vouches for these, so they are not counted: look at /v1/search and /v1/replies")
+    return kind
+
+
 class Measured(Windowed):
     """A rate, what a rule watches, or one outcome, by labels."""
 
     rate: Rate | None = None
-    kind: Kind | None = None
+    kind: Annotated[Kind, AfterValidator(_counted)] | None = None
     rule: Label = ""
     by: Annotated[str, Field(max_length=200, description="labels, with commas between")] | None = None
 

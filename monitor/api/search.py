@@ -17,7 +17,8 @@ from monitor.api.pages import moment
 from monitor.api.refusals import REFUSED, first
 from monitor.api.seen import Seen, seen
 from monitor.facts.grouped import seconds
-from monitor.facts.raw import Event, Place, Reply, history, replies
+from monitor.facts.raw import Event, Place, history
+from monitor.facts.said import Reply, replies
 from monitor.keyring import UNKNOWN
 from monitor.model import Kind, named
 from monitor.service import FUTURE, Core
@@ -36,6 +37,9 @@ class Said(Windowed):
     code: Annotated[int, Field(ge=0, le=999)] | None = None
     dsn: Annotated[
         str, Field(pattern=r"^([245](\.\d{1,3}){0,2})?$", description="a class or a status: 5, 5.7 or 5.7.1")
+    ] = ""
+    reply_class: Annotated[
+        str, Field(alias="class", pattern=r"^[a-z_]{0,40}(:[a-z0-9_.-]{1,60})?$", description="such as quota or listed")
     ] = ""
     limit: Annotated[int, Field(ge=1, le=500)] = 50
     cursor: Annotated[str, Field(max_length=200)] = ""
@@ -77,6 +81,7 @@ def router(core: Core) -> APIRouter:
             kinds=kinds,
             code=asked.code,
             dsn=asked.dsn,
+            reply_class=asked.reply_class,
             most=asked.limit + 1,
             after=after,
         )
@@ -159,6 +164,7 @@ def _reply(one: Reply) -> dict[str, Any]:
         "kind": one.kind,
         "code": one.code or None,
         "dsn": one.dsn or None,
+        "class": one.reply_class or None,
         "text": one.text,
         "count": one.count,
         "first": words.stamp(one.first),
@@ -182,6 +188,8 @@ def _event(one: Event) -> dict[str, Any]:
         "dsn": one.dsn or None,
         "relay": one.relay or None,
         "reply": one.reply or None,
+        "class": one.reply_class or None,
+        "found_by": one.found_by or None,
         "source": one.source,
     }
 

@@ -46,7 +46,15 @@ class Columns:
     added: tuple[str, ...]
 
 
-Change = Table | Columns
+@dataclass(frozen=True, slots=True)
+class Types:
+    """Columns of a table whose type is another from now on; ``changed`` are their definitions."""
+
+    table: str
+    changed: tuple[str, ...]
+
+
+Change = Table | Columns | Types
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,9 @@ class Nodes:
             case Table():
                 return self._table(change)
             case Columns():
-                return self._columns(change)
+                return self._altered(change.table, "ADD COLUMN IF NOT EXISTS", change.added)
+            case Types():
+                return self._altered(change.table, "MODIFY COLUMN", change.changed)
 
     def _table(self, table: Table) -> tuple[str, ...]:
         engine = f"Replicated{table.engine}" if self.cluster else table.engine
@@ -89,11 +99,11 @@ class Nodes:
         made = f"CREATE TABLE IF NOT EXISTS {self.database}.{table}{self.everywhere} AS {self.local(table)}"
         return (f"{made} ENGINE = Distributed('{self.cluster}', '{self.database}', '{table}_local'{by})",)
 
-    def _columns(self, columns: Columns) -> tuple[str, ...]:
+    def _altered(self, table: str, verb: str, columns: tuple[str, ...]) -> tuple[str, ...]:
         """The local tables first: a Distributed table must not name a column that they lack."""
-        added = ", ".join(f"ADD COLUMN IF NOT EXISTS {column}" for column in columns.added)
-        tables = [self.local(columns.table), *([f"{self.database}.{columns.table}"] if self.cluster else [])]
-        return tuple(f"ALTER TABLE {table}{self.everywhere} {added}" for table in tables)
+        change = ", ".join(f"{verb} {column}" for column in columns)
+        tables = [self.local(table), *([f"{self.database}.{table}"] if self.cluster else [])]
+        return tuple(f"ALTER TABLE {each}{self.everywhere} {change}" for each in tables)
 
     def alter(self, table: str, change: str) -> str:
         """``ALTER TABLE`` where the rows are, such as ``DROP PARTITION ID {partition:String}``."""

@@ -18,7 +18,7 @@ from monitor.facts.errors import FactsError
 from monitor.facts.grains import COUNTERS, GRAINS
 from monitor.facts.schema import MIGRATIONS, TABLES
 from monitor.facts.store import Facts
-from monitor.model import Kind
+from monitor.model import COUNTED
 
 PIECE = 65_536  # rows that are held at a time
 _SMALLEST = 1024  # rows that are not divided further when the engine finds them too many
@@ -182,16 +182,16 @@ def content(facts: Facts, stored: str, partition: Partition, among: Sequence[str
         keys = ", ".join((*grain.keys, "series"))
         # Each count by its keys and its name: the sum is the same before and after rows of one key are merged.
         parts = " + ".join(f"cityHash64({keys}, '{counter}') * {counter}" for counter in COUNTERS)
-        sums = ", ".join(f"sum({kind}) AS sum_{kind}" for kind in Kind)
+        sums = ", ".join(f"sum({kind}) AS sum_{kind}" for kind in COUNTED)
         sql = f"SELECT sum({parts}) AS digest, {sums} FROM {stored} {where} SETTINGS {_LONG}"  # noqa: S608  # ours
     else:
         # What is told again replaces what was told, at a merge: levels, and what series are.
         merged = merged or partition.table != "events"
         final, settings = (" FINAL", _WHOLE) if merged else ("", _LONG)
-        sums = ", ".join(f"sumIf(count, kind = '{kind}') AS sum_{kind}" for kind in Kind)
+        sums = ", ".join(f"sumIf(count, kind = '{kind}') AS sum_{kind}" for kind in COUNTED)
         more = f", {sums}" if partition.table == "events" else ""
         hashed = f"cityHash64({', '.join(among)})"
         sql = f"SELECT count() AS total, sum({hashed}) AS digest{more} FROM {stored}{final} {where} SETTINGS {settings}"  # noqa: S608  # ours
     row = facts.query(sql, id=partition.id).to_pylist()[0]
-    counts = {kind.value: int(row[f"sum_{kind}"]) for kind in Kind if f"sum_{kind}" in row}
+    counts = {kind.value: int(row[f"sum_{kind}"]) for kind in COUNTED if f"sum_{kind}" in row}
     return Content(int(row.get("total") or 0), f"{int(row['digest'] or 0):016x}", counts, merged)

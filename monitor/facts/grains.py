@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from monitor.model import LABELS, Kind
+from monitor.model import COUNTED, LABELS, UNVERIFIED, Kind
 
 MINUTE_LABELS = LABELS[:4]  # ip, domain, provider, stream
 HOUR_LABELS = LABELS[:7]  # and tenant, segment, campaign
 FIRST_OUTCOMES = (Kind.SENT, Kind.DEFERRED, Kind.BOUNCED, Kind.EXPIRED)
-# Per kind, then first attempts and those that were deferred, for the rate of deferral.
-COUNTERS = (*(kind.value for kind in Kind), "first", "first_deferred")
+# Per kind (what nobody vouches for has none, so that nothing that is judged can see it), then first attempts and those
+# that were deferred, for the rate of deferral.
+COUNTERS = (*(kind.value for kind in COUNTED), "first", "first_deferred")
 # Lag class k of the hour grain: seen_at - sent_at is at least edge k-1 and below edge k.
 LAG_EDGES = (
     *(timedelta(minutes=minutes) for minutes in (1, 5, 15)),
@@ -96,6 +97,9 @@ class Sums:
 
 def sums(rows: pa.Table) -> Iterator[Sums]:
     """The three grains of a block of rows as ``rows.ROWS``, one chunk a column; the same rows give the same sums."""
+    rows = _verified(rows)
+    if not len(rows):
+        return
     at, sent_at, seen_at = (rows[name].cast(pa.int64()).to_numpy() for name in ("at", "sent_at", "seen_at"))
     counted = _counted(rows)
     leaf, minute, hour = _series(rows, (LABELS, MINUTE_LABELS, HOUR_LABELS))
@@ -104,6 +108,12 @@ def sums(rows: pa.Table) -> Iterator[Sums]:
     yield _summed(GRAINS["leaf"], {"at": at_minute, "sent_at": sent_minute}, leaf, counted)
     yield _summed(GRAINS["minute"], {"at": at_minute}, minute, counted)
     yield _summed(GRAINS["hour"], {"sent_at": _floor(sent_at, _HOUR), "lag": lag}, hour, counted)
+
+
+def _verified(rows: pa.Table) -> pa.Table:
+    coded = rows["kind"].chunk(0)
+    strange = [place for place, name in enumerate(coded.dictionary.to_pylist()) if name in UNVERIFIED]
+    return rows.filter(pa.array(~np.isin(coded.indices.to_numpy(), strange))) if strange else rows
 
 
 def _counted(rows: pa.Table) -> Mapping[str, npt.NDArray[np.uint64]]:
@@ -115,7 +125,7 @@ def _counted(rows: pa.Table) -> Mapping[str, npt.NDArray[np.uint64]]:
     zero = np.uint64(0)
     found = {
         kind.value: np.where(kinds == names.index(kind.value), count, zero) if kind.value in names else count * zero
-        for kind in Kind
+        for kind in COUNTED
     }
     first = rows["attempt"].to_numpy() == 1
     tried = np.isin(kinds, [place for place, name in enumerate(names) if name in FIRST_OUTCOMES])

@@ -13,10 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from collectors._reply import classify
 from monitor.facts.names import NameLimit
 from monitor.facts.rows import NAME, ROWS
 from monitor.keyring import CODES, PSEUDONYM_BYTES, Keyring
-from monitor.model import COLUMNS, DRESS, LABELS, OWNED, Batch, Rejected
+from monitor.meaning import ReplyClass
+from monitor.model import COLUMNS, DRESS, LABELS, OWNED, Batch, Kind, Rejected
 from monitor.scrub import scrub
 
 # A message is about mail of the last sixty days, or its time of sending is a mistake.
@@ -91,14 +93,44 @@ def prepare(
             "relay": _name(columns["relay"], _hidden_name),
             "reply": _changed(_text(columns["reply"]), lambda reply: scrub(reply, _REPLY_LENGTH)).cast(pa.string()),
             "source": _name(_Same(source, len(at))),
-            "reply_class": _name(columns["reply_class"]),
+            "reply_class": _classes(columns, codes),
             "consent": _name(columns["consent"]),
             "consent_ref": _changed(_text(columns["consent_ref"]), _hidden_name).cast(pa.string()),
+            "found_by": _name(columns["found_by"]),
         },
         schema=ROWS,
     )
     days = at // (timedelta(days=1) // timedelta(microseconds=1))
     return (names or NameLimit()).apply(table, days), rejected
+
+
+def _classes(columns: dict[str, Sequence[Any]], codes: npt.NDArray[np.uint8]) -> pa.Array:
+    """What the replies of refusals mean, where their source does not say."""
+    told = _name(columns["reply_class"])
+    refused = np.isin(codes, _REFUSED) & ~_said(columns["reply_class"])
+    if not refused.any():
+        return told
+    asked = ("reply", "code", "dsn", "provider")
+    which = np.flatnonzero(refused)
+    replies = [_picked(columns[name], which) for name in asked]
+    meant = [_meant(*reply) for reply in zip(codes[which].tolist(), *replies, strict=True)]
+    classes = np.array(told.cast(pa.string()).to_pylist(), object)
+    classes[which] = meant
+    return pa.array(classes, pa.string()).dictionary_encode().cast(NAME)
+
+
+def _meant(kind: int, reply: str, code: int, dsn: str, provider: str) -> str:
+    if kind == CODES[Kind.HELD]:
+        return str(ReplyClass.HELD)
+    if reply or code or dsn:
+        return classify(reply, code=int(code), dsn=dsn, provider=provider).name
+    return str(ReplyClass.EXPIRED) if kind == CODES[Kind.EXPIRED] else ""
+
+
+def _picked(values: Sequence[Any], which: npt.NDArray[np.int64]) -> Sequence[Any]:
+    if isinstance(values, pa.Array):
+        return values.take(pa.array(which)).to_pylist()  # type: ignore[no-any-return]
+    return [values[row] for row in map(int, which)]
 
 
 def _seen(seen_at: datetime | _Longs | None, at: _Longs) -> _Longs:
@@ -187,6 +219,8 @@ def _apart(tenants: Sequence[Any], keyring: Keyring) -> npt.NDArray[np.uint64]:
 
 _KINDS = pa.array([kind.value for kind, _ in sorted(CODES.items(), key=lambda item: item[1])], pa.string())
 _CODE = {kind.value: code for kind, code in CODES.items()}
+# Whose reply says why.
+_REFUSED = [CODES[kind] for kind in (Kind.DEFERRED, Kind.BOUNCED, Kind.EXPIRED, Kind.HELD, Kind.UNVERIFIED_BOUNCE)]
 
 
 def _codes(kinds: pa.DictionaryArray) -> npt.NDArray[np.uint8]:

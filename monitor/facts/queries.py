@@ -17,7 +17,7 @@ import pyarrow as pa
 from monitor.facts.grains import COUNTERS, GRAINS, HOUR_LABELS, MINUTE_LABELS
 from monitor.facts.grouped import ANY, counters, ints, owned, part, scopes, seconds, select, stepped, within
 from monitor.facts.store import Facts, Reader
-from monitor.model import Kind, Scope
+from monitor.model import COUNTED, Kind, Scope
 
 if TYPE_CHECKING:
     from monitor.ports import Ints
@@ -36,6 +36,8 @@ class Counts:
     expired: Ints
     complaint: Ints
     held: Ints
+    unsubscribed: Ints
+    not_spam: Ints
     first: Ints
     first_deferred: Ints
 
@@ -55,6 +57,8 @@ class Series:
     expired: Ints
     complaint: Ints
     held: Ints
+    unsubscribed: Ints
+    not_spam: Ints
     first: Ints
     first_deferred: Ints
 
@@ -126,13 +130,13 @@ def totals(facts: Reader) -> dict[str, Any]:
 
     ``{"rows": n, "keys": n, "events": {kind: n}, "leaf": {kind: n}, "minute": …, "hour": …}``; all must agree.
     """
-    sums = ", ".join(f"sumIf(count, kind = '{kind}') AS {kind}" for kind in Kind)
+    sums = ", ".join(f"sumIf(count, kind = '{kind}') AS {kind}" for kind in COUNTED)
     found = _row(facts.query(f"SELECT count() AS rows, {sums} FROM events"))  # noqa: S608  # names are ours
     rows = found.pop("rows")
     keys = _distinct(facts, "key", "1", rows)
     told: dict[str, Any] = {"rows": rows, "keys": keys, "events": found}
     for grain in GRAINS:
-        sums = ", ".join(f"sum({grain}.{kind}) AS {kind}" for kind in Kind)
+        sums = ", ".join(f"sum({grain}.{kind}) AS {kind}" for kind in COUNTED)
         told[grain] = _row(facts.query(f"SELECT {sums} FROM {grain}"))  # noqa: S608  # names are ours
     return told
 
@@ -140,7 +144,7 @@ def totals(facts: Reader) -> dict[str, Any]:
 def by_hour(facts: Facts, timezone: str = "UTC") -> list[tuple[datetime, Kind, int]]:
     """(local hour, kind, count) of all that happened, oldest first; hours are aware and stand in ``timezone``."""
     zone = ZoneInfo(timezone)
-    sums = ", ".join(f"sum(minute.{kind}) AS {kind}" for kind in Kind)
+    sums = ", ".join(f"sum(minute.{kind}) AS {kind}" for kind in COUNTED)
     table = facts.query(
         f"SELECT toInt64(toUnixTimestamp(toStartOfHour(toTimeZone(at, {{zone:String}})))) AS hour, {sums}"  # noqa: S608  # names are ours
         " FROM minute GROUP BY hour ORDER BY hour",
@@ -149,7 +153,7 @@ def by_hour(facts: Facts, timezone: str = "UTC") -> list[tuple[datetime, Kind, i
     return [
         (datetime.fromtimestamp(row["hour"], zone), kind, row[kind.value])
         for row in table.to_pylist()
-        for kind in Kind
+        for kind in COUNTED
         if row[kind.value]
     ]
 

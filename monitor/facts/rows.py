@@ -38,9 +38,10 @@ ROWS = pa.schema(
         ("reply_class", NAME),
         ("consent", NAME),
         ("consent_ref", pa.string()),
+        ("found_by", NAME),
     ]
 )
-ADDED = ("reply_class", "consent", "consent_ref")
+ADDED = ("reply_class", "consent", "consent_ref", "found_by")
 _LENGTH = struct.Struct("<I")
 # Without threads: to share out the few bytes of a small frame would cost twenty times the work.
 _WRITE = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from monitor.facts.cluster import Change, Columns, Nodes, Table
-from monitor.facts.grains import COUNTERS, GRAINS, Grain
+from monitor.facts.cluster import Change, Columns, Nodes, Table, Types
+from monitor.facts.grains import GRAINS, Grain
 from monitor.facts.store import Facts
 from monitor.keyring import CODES
-from monitor.model import LABELS
+from monitor.model import LABELS, Kind
 
 _TEXT = "LowCardinality(String) CODEC(ZSTD)"
 _STAMP = "DateTime64(3, 'UTC') CODEC(T64, ZSTD)"  # an hour's stamps in no order: their high bits are all that repeats
 _SMALL = "CODEC(T64, ZSTD)"
-_KINDS = ", ".join(f"'{kind}' = {code}" for kind, code in CODES.items())
+# What the first release knew of, and so made: what came later is added below.
+_FIRST_KINDS = ("sent", "deferred", "bounced", "expired", "complaint", "held")
+_FIRST_COUNTERS = (*_FIRST_KINDS, "first", "first_deferred")
+
+
+def _kinds(names: Sequence[str]) -> str:
+    coded = ", ".join(f"'{name}' = {CODES[Kind(name)]}" for name in names)
+    return f"kind Enum8({coded})"
+
+
+def _counters(names: Sequence[str]) -> tuple[str, ...]:
+    # Aggregating rather than Summing: the sums are the same, and merging takes half the time (26.9, 2026-11).
+    return tuple(f"{name} SimpleAggregateFunction(sum, UInt64) {_SMALL}" for name in names)
 
 
 def _labels(names: Sequence[str]) -> str:
@@ -25,7 +37,7 @@ _EVENTS = Table(
     "events",
     f"""
     at {_STAMP}, sent_at {_STAMP}, seen_at {_STAMP},
-    kind Enum8({_KINDS}),
+    {_kinds(_FIRST_KINDS)},
     attempt UInt16 {_SMALL},
     count UInt32 {_SMALL},
     {_labels(LABELS)},
@@ -56,8 +68,7 @@ def _grain(grain: Grain) -> tuple[Table, Table]:
     columns = (
         *(f"{key} {types[key]}" for key in grain.keys),
         "series UInt64",
-        # Aggregating rather than Summing: the sums are the same, and merging takes half the time (26.9, 2026-11).
-        *(f"{counter} SimpleAggregateFunction(sum, UInt64) {_SMALL}" for counter in COUNTERS),
+        *_counters(_FIRST_COUNTERS),
     )
     month, day = f"PARTITION BY toYYYYMM({first})", f"PARTITION BY toDate({first})"
     order = ("series", first, *others) if grain.by_series else (first, "series", *others)
@@ -120,6 +131,12 @@ MIGRATIONS: tuple[tuple[Change, ...], ...] = (
             ),
         ),
         _LEVELS,
+    ),
+    (
+        # What people say by other ways than a complaint, what nobody vouches for, and how a report was attributed.
+        Types("events", (_kinds([kind.value for kind in CODES]),)),
+        Columns("events", ("found_by LowCardinality(String) DEFAULT '' CODEC(ZSTD)",)),
+        *(Columns(name, _counters(("unsubscribed", "not_spam"))) for name in GRAINS),
     ),
 )
 TABLES = (

@@ -1,0 +1,125 @@
+"""Replies as templates: what varies is masked, so that equal replies fall together and can be counted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from collectors._reply_table import folded, rows
+
+LONGEST = 4_096  # of a text that is looked at; replies have at most a few lines of 512 (RFC 5321 section 4.5.3.1.5)
+_WORD = 400  # letters of a word that are looked at
+_WORDS = 50_000  # words that are remembered
+_ALIKE = 120  # a longer word is a value: it is not remembered
+
+_RUN = r"[a-z0-9_]+(?:[-.][a-z0-9_]+)*+"
+_ADDRESS = re.compile(r"[^\s<>()\[\]\"',;:|=@{}]{0,64}@[^\s<>()\[\]\"',;:|@{}]{1,255}")
+_DIGIT = re.compile(r"\d")
+_URL = re.compile(r"(?:https?://|www\.)([^\s/?#<>()\[\]\"']{1,255})([^\s<>()\[\]\"']*+)")
+_ODD = re.compile(
+    r"(?P<time>\d{1,4}[:/]\d[\d:/.+]*+[tz]?)"
+    r"|(?P<ip>(?<![\w.])\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\w])|(?<![\w:])[0-9a-f]{1,4}(?::[0-9a-f]{0,4}){3,7}(?!\w))"
+    r"|(?P<code>(?<![\w.])[245][0-5]\d(?![\w.]))"
+    r"|(?P<status>(?<![\w.])[245]\.\d{1,2}\.\d{1,3}(?![\w]|\.\d))"
+    r"|(?P<run>" + _RUN + ")"
+)
+_CODE = 3  # digits of a code
+_CLOSED = {end: "<{address}" + end for end in (">", ">:", ">,", ">;", ">.", ">...", ">)", ">):")}
+_MASKS = {"time": "{n}", "ip": "{ip}"}
+# Last labels of host names, so that "denied.see" is no host.
+_TOP = frozenset(
+    "com net org edu gov info biz mil int arpa cloud online shop io dev app local localdomain lan invalid test example"
+    " email mail xyz top site club store tech pro name mobi asia cat gmbh live network systems solutions group world"
+    " media digital internal home corp".split()
+)
+
+
+def template(text: str) -> str:
+    """A reply in lower case with addresses, hosts, IPs, ids and numbers masked, accents and line breaks taken off.
+
+    Codes and tokens that the table knows stay, so a template means what its reply means. A template of a template is
+    itself.
+    """
+    return " ".join(map(_seen.__getitem__, text[:LONGEST].split()))
+
+
+class _Seen(dict[str, str]):
+    """Words as templates show them; remembered where nothing in them varies."""
+
+    def __missing__(self, word: str) -> str:
+        # The two commonest, an address in angles and a bare id, are told without a regular expression.
+        if "@" in word and word[0] == "<" and (end := _CLOSED.get(word[word.rfind(">") :])):
+            return end
+        low = folded(word)
+        if low.isalpha():
+            masked, varies = low, len(low) > _ALIKE
+        elif low.isalnum() and low.isascii() and len(low) > _CODE and low not in _KEPT:
+            return "{n}" if low.isdigit() else "{id}"
+        else:
+            masked = _masked(low)
+            varies = "@" in low or len(low) > _ALIKE or (masked != low and _DIGIT.search(low) is not None)
+        if not varies:
+            if len(self) >= _WORDS:
+                self.clear()
+            self[word] = masked
+        return masked
+
+
+def _masked(word: str) -> str:
+    if len(word) > _WORD:
+        word = word[:_WORD]
+    if "@" in word:
+        word = _ADDRESS.sub("{address}", word)
+        if _DIGIT.search(word) is None:
+            return word
+    if "://" in word or "www." in word:
+        return _URL.sub(_url, word)
+    return _ODD.sub(_odd, word)
+
+
+def _url(match: re.Match[str]) -> str:
+    if not _known(match[1]):
+        return "{url}"
+    host, tail = match.span(1)[1] - match.start(), match[2]
+    return match[0][:host] + _ODD.sub(_odd, tail)
+
+
+def _odd(match: re.Match[str]) -> str:
+    kind, word = match.lastgroup, match[0]
+    if kind != "run":
+        return _MASKS.get(kind or "", word)
+    if word in _KEPT:
+        return word
+    if "." in word and _is_host(word):
+        known = _known(word)
+        return "{ip}." + known if known else "{host}"
+    if _DIGIT.search(word) is None:
+        return word
+    return "{n}" if word.isdigit() else "{id}"
+
+
+def _is_host(word: str) -> bool:
+    top = word[word.rfind(".") + 1 :]
+    return top in _TOP or (len(top) == 2 and top.isalpha())
+
+
+@lru_cache(maxsize=4_096)
+def _known(host: str) -> str:
+    """The longest name that the table has at the end of the host; empty for a stranger's."""
+    while host and host not in _HOSTS:
+        host = host.partition(".")[2]
+    return host
+
+
+def _kept() -> Iterator[str]:
+    for row in rows():
+        for word in row.fragment.split():
+            for match in _ODD.finditer(word):
+                if match.lastgroup == "run" and ("." in match[0] or any(map(str.isdigit, match[0]))):
+                    yield match[0]
+
+
+_KEPT = frozenset(_kept())
+_HOSTS = frozenset(word for word in _KEPT if word.rpartition(".")[2] in _TOP | {"fr", "de", "ru", "cz", "pl", "it"})
+_seen = _Seen()
