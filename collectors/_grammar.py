@@ -36,7 +36,7 @@ STAMPED = re.compile(rf"({STAMP}) (\S++) ", re.ASCII)
 ABOUT_A_RECIPIENT = re.compile(rf"{_PLAIN} {_QUEUE_ID}: to=", re.ASCII)
 EXPIRED = re.compile(r"from=<[^\n]*>, status=(?:force-)?expired")
 USER = re.compile(r"client=[^\n]*?, sasl_username=([^,\n]++)")
-HEADER = re.compile(r"[a-z-]+: header ([^:\s]+): *([^\n]*) from [^\s;]+; from=<")
+HEADER = re.compile(r"[a-z-]+: header ([^:\s]+):([^\n]*) from [^\s;]+; from=<")
 # Code, dsn, reply, sender, recipient, SASL user. Of a message with many recipients, later stages name none.
 HELD = re.compile(
     rf"(?={_REFUSED})[^<]* (\d+) ([\d.]+) <[^>]*>: [^:]*: ([^<>]*); from={_NAME}(?: to={_NAME})? proto=\S+"

@@ -54,6 +54,11 @@ _WEEKS = Once("@{}".format)
 Hit = tuple[str, ...]  # the groups of the grammar
 
 
+def message_name(name: str, arrived: int) -> str:
+    """The message id of what a log calls "host/queue id", and of which it says that it arrived then (POSIX µs)."""
+    return name if "z" in name.rpartition("/")[2] else name + _WEEKS[(arrived - _TURN) // _WEEK]
+
+
 class Parser:
     """Columns out of the bytes of a log, cut anywhere; what one line does not tell is joined from earlier ones.
 
@@ -236,7 +241,7 @@ class Parser:
         elif found := USER.match(line):
             self._joins.told(host, name, self._labels.of_user(found[1]), at)
         elif found := HEADER.match(line):
-            self._joins.told(host, name, self._labels.of_header(found[1], found[2]), at)
+            self._joins.told(host, name, self._labels.of_header(found[1], found[2].lstrip(" ")), at)
 
     def _expired(self, at: int, name: str, program: str) -> None:
         message = self._joins.get(name)

@@ -1,4 +1,4 @@
-"""What a status code says where no words do: enhanced codes (RFC 3463, 5248 and IANA's list of them), then three digits.
+"""What a code says where no words do: enhanced codes (RFC 3463, 5248 and IANA's list of them), then three digits.
 
 Codes are worth less than words: see docs/replies.md for those that lie.
 """
@@ -12,9 +12,7 @@ from monitor.meaning import Fault, Meaning, Permanence, ReplyClass
 
 C: Final = ReplyClass
 # Classes that wait out: the message may still be lost, and the cause passes by itself.
-PASSING = frozenset(
-    (C.QUOTA, C.RATE_LIMITED, C.GREYLISTED, C.TRANSIENT, C.TOO_MANY_RECIPIENTS, C.DNS_FAILURE, C.HELD)
-)
+PASSING = frozenset((C.QUOTA, C.RATE_LIMITED, C.GREYLISTED, C.TRANSIENT, C.TOO_MANY_RECIPIENTS, C.DNS_FAILURE, C.HELD))
 _FAULTS: Mapping[ReplyClass, Fault] = {
     C.INVALID_RECIPIENT: Fault.RECIPIENT,
     C.INACTIVE_MAILBOX: Fault.RECIPIENT,
@@ -119,7 +117,7 @@ _OWN: Mapping[str, Mapping[str, ReplyClass]] = {
     },
 }
 _OWN = {**_OWN, "outlook": _OWN["microsoft365"]}
-_PERMANENT: Mapping[int, ReplyClass] = {
+_BARE: Mapping[int, ReplyClass] = {
     251: C.OTHER,
     421: C.TRANSIENT,
     422: C.QUOTA,
@@ -133,9 +131,6 @@ _PERMANENT: Mapping[int, ReplyClass] = {
     502: C.PROTOCOL,
     503: C.PROTOCOL,
     504: C.PROTOCOL,
-    511: C.INVALID_RECIPIENT,
-    512: C.BAD_DOMAIN,
-    521: C.BAD_DOMAIN,
     523: C.MESSAGE_TOO_LARGE,
     525: C.INACTIVE_MAILBOX,
     530: C.POLICY,
@@ -144,14 +139,15 @@ _PERMANENT: Mapping[int, ReplyClass] = {
     538: C.TLS,
     541: C.SPAM_CONTENT,
     550: C.OTHER,
-    551: C.INVALID_RECIPIENT,
     552: C.QUOTA,
-    553: C.INVALID_RECIPIENT,
     554: C.OTHER,
     555: C.PROTOCOL,
     556: C.BAD_DOMAIN,
     571: C.POLICY,
 }
+
+
+_ADDRESS = frozenset((550, 551, 553))
 
 
 def fault_of(cls: ReplyClass) -> Fault:
@@ -175,13 +171,17 @@ def by_enhanced(dsn: str, provider: str, phase: str) -> Meaning | None:
     return plain(known, soft=kind == "4", decided_by=dsn)
 
 
-def by_code(code: int, phase: str) -> Meaning:
-    """What three digits mean; ``other`` where they say only that it failed."""
-    cls = _PERMANENT.get(code)
-    if cls is None:
-        cls = C.TRANSIENT if 400 <= code < 500 else C.OTHER
-    if code in {550, 551, 553} and phase == "mail":
+def by_code(code: int, phase: str, *, alone: bool) -> Meaning:
+    """What three digits mean; ``other`` where they say only that it failed.
+
+    ``alone``: no words came with them. Only then does 550 after RCPT say that there is no such mailbox: with words that
+    nobody knows it may mean anything, and would take a good address off every list.
+    """
+    cls = _BARE.get(code) or (C.TRANSIENT if 400 <= code < 500 else C.OTHER)
+    if code in _ADDRESS and phase == "mail":
         cls = C.SENDER_INVALID
+    elif code in _ADDRESS and phase == "rcpt" and alone:
+        cls = C.INVALID_RECIPIENT
     decided = str(code) if code else ""
     return plain(cls, soft=200 <= code < 500, decided_by=decided)
 

@@ -1,9 +1,9 @@
 """The table of replies: literal fragments, what they mean, and how firmly (``_replies.csv`` beside this file).
 
-A row's ``kind`` says how much its fragment is worth: ``token`` is a provider's own and decides whoever answers, ``list``
-names a blocklist, ``phrase`` is words of a provider or mail server, ``late`` and ``net`` say only that delivery was
-given up or never came to a reply, ``weak`` means something only if nothing better is there, ``wrapper`` is what a
-server puts around another one's reply.
+A row's ``kind`` says how much its fragment is worth: ``token`` is a provider's own and decides whoever answers;
+``list`` names a blocklist; ``phrase`` is words of a provider or mail server; ``coded`` ones mean this under their code
+only; ``late`` and ``net`` say only that delivery was given up or never came to a reply; ``weak`` means something if
+nothing better is there; ``wrapper`` is what a server puts around another one's reply.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ VERSION = "2026.11"  # of the table: new rows, a new one
 _FILE = Path(__file__).with_name("_replies.csv")
 GRAM = 4  # letters by which the rows are found; the shortest fragment has them
 
-# Servers and filters that answer for many, and so are no mailbox provider.
+# Mail servers, which are no provider, and filters that answer for many.
 SOFTWARE = frozenset(
-    ("", "postfix", "exim", "sendmail", "qmail", "courier", "spamassassin", "esp", "domino", "exchange", "mta")
+    ("", "postfix", "exim", "sendmail", "qmail", "courier", "spamassassin", "esp", "domino", "exchange")
+)
+SERVERS = SOFTWARE - {""} | frozenset(
+    ("mimecast", "proofpoint", "barracuda", "cisco", "broadcom", "trendmicro", "fortinet", "sophos", "hornetsecurity")
 )
 # Brands whose mail another one's servers take.
 SAME: Mapping[str, str] = {"o2": "wp.pl"}
@@ -66,7 +69,9 @@ _REMEDIES: Mapping[str, str] = {
     "godaddy": "https://www.godaddy.com/help/fix-rejected-email-with-a-bounce-error-40685",
 }
 _HIGH = re.compile(r"[^\x00-\x7f]")
-_LETTERS = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ß": "ss", "æ": "ae", "ı": "i", "’": "'", "‘": "'", "´": "'"})
+_LETTERS = str.maketrans(
+    {0x142: "l", 0xF8: "o", 0x111: "d", 0xDF: "ss", 0xE6: "ae", 0x131: "i", 0x2019: "'", 0x2018: "'", 0xB4: "'"}
+)
 
 
 def folded(text: str) -> str:

@@ -24,6 +24,7 @@ _ONE = re.compile(
 _EVERY = re.compile(_ADDRESS)
 _BOUNDARY = re.compile(r';\s{0,20}boundary\s{0,20}=\s{0,20}(?:"([^"\r\n]{1,200})"|([^\s;"()<>]{1,200}))', re.IGNORECASE)
 _DELIMITER = re.compile(rb"^--([^\r\n]{0,300})", re.MULTILINE)
+_PARTED = re.compile(rb"^--[^\s-]", re.MULTILINE)
 _AS_IS = frozenset(("", "7bit", "8bit", "binary"))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -71,7 +72,7 @@ class Strict:
         """
         kind = self.value(b"content-type")
         if not kind.lower().startswith(("multipart/report", "multipart/mixed")):
-            return kind == "" or kind.lower().startswith("text/plain")
+            return (kind == "" or kind.lower().startswith("text/plain")) and not _PARTED.search(self.body)
         found, first = _BOUNDARY.findall(kind), _DELIMITER.search(self.body)
         if len(found) != 1 or kind.lower().count("boundary") != 1 or first is None:
             return False

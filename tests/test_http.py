@@ -824,13 +824,18 @@ OWN_WAY = {
     "monitor/simulator/": "the demo's marketplace asks the demo",
     "monitor/facts/store.py": "the client of ClickHouse, to the DSN that an operator wrote",
     "collectors/kafka.py": "a broker's own protocol, to servers that an operator wrote",
-    "collectors/nats.py": "the same",
+    "collectors/_imap.py": "the same of a mail server",
+    "collectors/_imap_words.py": "what may go wrong there",
+    "collectors/imap.py": "the same",
+    "collectors/nats.py": "a broker's own protocol too",
     "collectors/rabbitmq.py": "the same",
+    "collectors/_keys.py": "DNS, to the name servers of an operator or of the system, for keys of reporters that they name",
 }
 CLIENTS = (
     "urllib.request", "http.client", "urllib3", "requests", "httpx", "aiohttp", "httpcore", "pycurl", "ftplib", "smtplib",
     "slack_sdk.web", "slack_sdk.webhook", "slack_sdk.WebClient", "slack_sdk.WebhookClient", "authlib.integrations",
-    "clickhouse_connect", "aio_pika", "aiokafka", "nats", "xmlrpc.client", "imaplib", "poplib",
+    "clickhouse_connect", "aio_pika", "aiokafka", "nats", "xmlrpc.client", "imaplib", "imapclient", "poplib",
+    "dns.resolver", "dns.query", "dns.asyncresolver", "dns.asyncquery",
 )  # fmt: skip
 CALLS = {"socket.create_connection", "asyncio.open_connection", "asyncio.open_unix_connection"}
 

@@ -37,6 +37,8 @@ TELLING: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("GET", "/v1/top", {"by": "ip,domain,provider,stream,tenant,segment", "at_least": 1, "limit": 1, **WINDOW}),
     ("GET", "/v1/cohorts", {"by": "ip,provider,tenant,campaign", "kind": "bounced", "limit": 1}),
     ("GET", "/v1/replies", {"limit": 1, **WINDOW}),
+    ("GET", "/v1/replies/classes", {"limit": 1, **WINDOW}),
+    ("GET", "/v1/replies/unknown", {"limit": 1, **WINDOW}),
 )
 # The least that a request of some routes must say.
 REQUIRED: Mapping[str, Any] = {"kind": "sent", "at": AT, "message_id": "<new@alpha.example>"}

@@ -210,6 +210,19 @@ def test_refusals_are_shown_with_their_reason_and_how_often(look):
     assert "Marta Zielińska resumed seller s11's segment active" in told
 
 
+def test_what_refusals_mean_is_shown_with_the_replies_that_nobody_knows(show):
+    tab = show("refused")
+    rows = tab.page.locator("#refusals tbody tr").all_inner_texts()
+    assert [" ".join(row.split()) for row in rows] == [
+        "Mailbox full gmail 900, orange 20 920 92 %",
+        "On a blocklist: pbl outlook 80 80 8.0 %",
+        "No reply told unknown provider 1 1 0.10 %",
+    ]
+    tab.page.locator("#refusals summary").click()
+    assert "7 refusals of the last day not understood, in 1 form" in tab.text("#refusals details")
+    assert "<img src=x onerror=alert(1)> the moon is full" in tab.text("#refusals details")
+
+
 def test_a_pause_of_one_stream_holds_the_segment_that_it_names(look):
     tab = look("fire")
     row = tab.text("#sellers tbody tr:first-child")

@@ -24,6 +24,8 @@ ASKED = {
     "/v1/top",
     "/v1/cohorts",
     "/v1/replies",
+    "/v1/replies/classes",
+    "/v1/replies/unknown",
     "/v1/search",
     "/v1/status",
     "/v1/incidents",

@@ -132,6 +132,8 @@ QUESTIONS = st.one_of(
     merged(asked("/v1/top", by=BY, at_least=st.integers(1, 3), limit=st.integers(1, 3))),
     merged(asked("/v1/cohorts", by=BY, limit=st.integers(1, 4), lags=st.booleans())),
     asked("/v1/replies", limit=st.integers(1, 3)),
+    asked("/v1/replies/classes", limit=st.integers(1, 3)),
+    asked("/v1/replies/unknown", limit=st.integers(1, 3)),
     st.integers(1, 200).map(lambda minutes: ("/v1/volume", {"minutes": minutes})),
     st.integers(0, 12).map(lambda number: ("/v1/search", {"message_id": f"<{number}@shop.example>", "limit": 2})),
     st.integers(0, 6).map(lambda number: ("/v1/search", {"recipient": f"R{number}@example.com", "limit": 2})),
@@ -176,7 +178,7 @@ def compared(path: str, told: dict[str, Any], tenant: str) -> dict[str, Any]:
     if "where" in told:
         told["where"] = {**told["where"], "tenant": tenant}
     told.pop("sources", None)
-    if path != "/v1/replies":
+    if not path.startswith("/v1/replies"):
         told.pop("kept_since", None)
     return told
 

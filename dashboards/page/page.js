@@ -3,6 +3,7 @@ import { rateChart, recolour, volumeChart, volumeLegend } from "./charts.js";
 import { el, mark, show, tag } from "./dom.js";
 import { answer, bar, head, spoken, stats } from "./headline.js";
 import { did, failed, fires, paused, sources } from "./panels.js";
+import { refusals } from "./refusals.js";
 import { arrow, fleet, sellers } from "./tables.js";
 import { burningHere, front, holds, pauses, recent, viewOf } from "./view.js";
 import { keyOf, moment, of, percent, rateOf, subject } from "./words.js";
@@ -25,6 +26,8 @@ const feeds = {
   sellers: feed(rated("by=tenant,segment&top=100"), 2),
   fleet: feed(rated("by=ip,provider&top=100"), 3),
   lately: feed(() => "v1/incidents?state=all&limit=8", 3),
+  classes: feed(() => "v1/replies/classes?minutes=60&limit=200", 15),
+  unknown: feed(() => "v1/replies/unknown?minutes=1440&limit=50", 30),
 };
 const ui = { rate: "bounce", chosen: null, cell: null, copied: null };
 let ahead = 0; // the server's clock minus ours
@@ -76,7 +79,7 @@ async function poll(everything = false) {
 // ── What is shown
 const view = () => viewOf(Object.fromEntries(Object.entries(feeds).map(([key, one]) => [key, one.answer])), clockNow(), ui.rate);
 
-const PANELS = [["fire", fires, ["incidents"]], ["paused", paused, ["leases"]], ["sources", sources, ["status"]], ["did", did, ["actions"]], ["sellers", sellers, ["sellers"]], ["fleet", fleet, ["fleet"]]];
+const PANELS = [["fire", fires, ["incidents"]], ["paused", paused, ["leases"]], ["sources", sources, ["status"]], ["did", did, ["actions"]], ["sellers", sellers, ["sellers"]], ["fleet", fleet, ["fleet"]], ["refusals", refusals, ["classes"]]];
 const slot = (panel, which) => $(panel).querySelector(`[data-slot="${which}"]`);
 
 function render() {

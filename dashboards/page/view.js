@@ -7,7 +7,7 @@ const HOLDS = new Set(["pause", "throttle", "reroute"]);
 
 /** All that the panels read, from the newest answer of each feed; an answer that never came is null. */
 export function viewOf(answers, now, rate) {
-  const { status, incidents, lately, leases, actions, volume, flow, sellers, fleet } = answers;
+  const { status, incidents, lately, leases, actions, volume, flow, sellers, fleet, classes, unknown } = answers;
   const inForce = leases?.leases?.filter((lease) => Date.parse(lease.until) > now) ?? null;
   const view = {
     now, rate, status,
@@ -20,6 +20,8 @@ export function viewOf(answers, now, rate) {
     flow: flow?.series?.[0] ?? null,
     sellers: sellers?.series ?? null,
     fleet: fleet?.series ?? null,
+    classes: classes?.classes ?? null,
+    unknown: unknown ?? null,
     complete: status?.complete_to ? Date.parse(status.complete_to) / 1000 : null,
   };
   view.minutes = new Set((view.volume ?? []).map(([at]) => at));

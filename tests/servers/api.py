@@ -77,6 +77,8 @@ class CannedApi:
             "/v1/volume": lambda: scene.volume(now),
             "/v1/leases": lambda: {"generation": 41, "leases": scene.leases(now)},
             "/v1/actions": lambda: {"actions": scene.actions(now)},
+            "/v1/replies/classes": lambda: {"classes": scene.classes()},
+            "/v1/replies/unknown": lambda: scene.unknown(),
         }
         return answers[path]() if path in answers else None
 

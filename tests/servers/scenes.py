@@ -95,6 +95,14 @@ class Scene:
     def actions(self, now: datetime) -> list[Json]:
         return []
 
+    def classes(self) -> list[Json]:
+        """Refusals by what they mean."""
+        return []
+
+    def unknown(self) -> Json:
+        """Replies that nobody knows."""
+        return {"count": 0, "clusters": []}
+
     def rate_of(self, labels: Labels, age: float) -> float:
         """The part of a series that bounced so many minutes before the start."""
         return PROVIDERS.get(labels.get("provider", ""), 0.011)
@@ -308,6 +316,19 @@ class DryRun(Fire):
         return [{**first, "deed": "refuse", "why": "dry run: would pause for 60 min", "until": None}, *rest]
 
 
+class Refused(Scene):
+    """Mail is refused, and not all of it is understood."""
+
+    def classes(self) -> list[Json]:
+        rows = (("quota", "gmail", 900), ("listed:pbl", "outlook", 80), ("quota", "orange", 20), (None, None, 1))
+        names = ("class", "provider", "count")
+        return [{"kind": "deferred", **dict(zip(names, row, strict=True))} for row in rows]
+
+    def unknown(self) -> Json:
+        text = "450 <img src=x onerror=alert(1)> the moon is full"
+        return {"count": 7, "clusters": [{"template": text, "count": 7, "examples": [text]}]}
+
+
 class Hostile(Fire):
     """The fire, with names that want to be more than text."""
 
@@ -336,4 +357,5 @@ SCENES: Mapping[str, Callable[[datetime], Scene]] = {
     "ended": Ended,
     "dry-run": DryRun,
     "hostile": Hostile,
+    "refused": Refused,
 }

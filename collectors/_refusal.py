@@ -1,0 +1,194 @@
+"""Why one recipient failed, out of what a report and its prose say: reply, codes, stage, host, meaning."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from collectors._addresses import host
+from collectors._dsn import Told
+from collectors._phrases import EXPIRED, Phrases
+from collectors._prose import Said
+from collectors._provider import provider_of
+from collectors._reply import classify
+from monitor.meaning import Meaning, ReplyClass
+from monitor.model import Kind
+
+_DSN = re.compile(r"(?<![\d.])([245])\.(\d{1,3})\.(\d{1,3})(?![\d.]*\d)")
+_CODE = re.compile(r"(?<![\d.:/\[-])([45][0-5]\d)(?=[ \-:;#]|$)(?!\.)")
+# A gateway's own words around the reply that it got, which it quotes: Cisco's, and Exchange's ``->``.
+_WRAPPED = re.compile(r"^\s*[45]\.\d\.\d{1,3} - [A-Za-z ]{3,60}(?=[45]\d\d-')")
+_WORDS = re.compile(r"[^\W\d_]{2}|[45]\d\d")
+_NOBODY = ("5.1.", "4.1.")  # enhanced codes of addresses
+_REMOTE = (
+    re.compile(r"\bhost ([A-Za-z0-9][A-Za-z0-9.-]{2,250})\s{0,3}[\[:(]"),
+    re.compile(r"while talking to ([A-Za-z0-9][A-Za-z0-9.-]{2,250})"),
+    re.compile(r"\bby ([A-Za-z0-9][A-Za-z0-9-]{0,60}\.[A-Za-z0-9.-]{2,200})\. ?\["),
+    re.compile(
+        r"(?:^|\s)([A-Za-z0-9][A-Za-z0-9-]{0,60}\.[A-Za-z0-9.-]{2,200}) ?\[[0-9a-f.:]{3,45}\] (?:did|said|respond)"
+    ),
+)
+# The stage of the SMTP session that was refused, as servers and gateways name it; the first that is found decides.
+_PHASES = (
+    ("data", Phrases("end of data | final dot | after i sent the message | message body | (state 18 | (state 17")),
+    ("data", Phrases("final data | data command | to data | after data | data send | smtp data | [data]")),
+    ("rcpt", Phrases("rcpt | not like recipient | rejected recipient | (state 14 | (state 13 | recipient address rejected")),
+    ("mail", Phrases("after mail from | to mail from | our mail from | mail_from] | sender was rejected")),
+    ("helo", Phrases("helo command | (in reply to helo | (in reply to ehlo | my name was rejected | helo/ehlo")),
+    ("connect", Phrases("initial connection | refused to talk | connection established | smtp greeting")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One recipient of whom a report tells: ``bounced`` or ``expired`` (given up after deferrals).
+
+    ``recipient`` is as the reporting server has it; ``original`` is the address that was mailed to, where a report
+    tells that it was another. ``status`` is an enhanced code (RFC 3463) and ``code`` an SMTP reply code, as far as
+    they are told: "" and 0 else. ``remote`` is the host that refused, ``at`` when (POSIX µs; 0 unknown). ``action`` is
+    "failed", or "delayed" where the message still waits (kind ``deferred``). ``phase`` is the stage of the session
+    that was refused: connect, helo, mail, rcpt or data.
+    """
+
+    recipient: str
+    kind: Kind
+    action: str
+    status: str
+    code: int
+    reply: str
+    meaning: Meaning
+    remote: str = ""
+    provider: str = ""
+    at: int = 0
+    original: str = ""
+    phase: str = ""
+
+
+def failure(
+    recipient: str, action: str, told: Told, aside: Callable[[], Said | None], at: int, stage: str = ""
+) -> Failure:
+    """What came of one recipient; ``aside`` is what prose says, asked for only where the report is not enough.
+
+    ``stage`` is any text that may name the stage of the session, ``at`` the time where the report tells none.
+    """
+    said = aside() if not _WORDS.search(told.diagnostic) else None
+    best, phase, remote = _meant(told, said, stage)
+    unsure = best.meaning.cls is ReplyClass.OTHER or (not phase and not best.status.startswith(_NOBODY))
+    if unsure and said is None and (said := aside()):
+        best, phase, remote = _meant(told, said, stage)
+    original = told.original or (said.alias if said else "")
+    return Failure(
+        recipient=recipient,
+        kind=_kind(action, told, best, f"{best.text} {said.reply if said else ''}"),
+        action=action,
+        status=best.status,
+        code=best.code,
+        reply=best.text,
+        meaning=best.meaning,
+        remote=remote,
+        provider=provider_of(remote) if remote else "",
+        at=told.at or at,
+        original=original if original.lower() != recipient.lower() else "",
+        phase=phase,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    text: str
+    code: int
+    status: str
+    meaning: Meaning
+
+
+def _meant(told: Told, said: Said | None, stage: str) -> tuple[_Reply, str, str]:
+    """The reply that says most, the stage, and the host that refused."""
+    texts = list(_candidates(told, said)) or [""]
+    near = " ".join(texts[:2])  # the second is where a notice quotes the reply again, with its stage
+    phase = (said.command if said else "") or phase_of(near) or phase_of(stage)
+    remote = told.remote or next((host(found[1]) for one in _REMOTE if (found := one.search(near))), "")
+    best: _Reply | None = None
+    for text in texts:
+        code, own = codes(text)
+        status = prefer(status_of(told.status), own)
+        meaning = classify(text, code=code, dsn=status, provider=provider_of(remote) if remote else "", phase=phase)
+        if best is None or (best.meaning.cls is ReplyClass.OTHER and meaning.cls is not ReplyClass.OTHER):
+            best = _Reply(text, code, status, meaning)
+        if best.meaning.cls is not ReplyClass.OTHER:
+            break
+    assert best is not None  # noqa: S101  # there is always one text
+    if best.meaning.cls is ReplyClass.INVALID_RECIPIENT:
+        best = replace(best, meaning=_there(best, phase, said) or best.meaning)
+    return best, phase, remote
+
+
+def _there(best: _Reply, phase: str, said: Said | None) -> Meaning | None:
+    """What "user unknown" means where somebody is there after all; None where nobody is.
+
+    Filters of recipients say so of mail that they do not want. They must see the mail first, so that a refusal at RCPT
+    is none of theirs, and nor is one with an address status (5.1.x). A 5.2.x says that the mailbox exists.
+    """
+    if said and said.above and (about := classify(said.above)).cls is ReplyClass.INACTIVE_MAILBOX:
+        return about  # the notice around the reply knows better
+    if phase == "rcpt" or best.status.startswith(_NOBODY):
+        return None
+    if best.status.startswith("5.2.1"):
+        return replace(best.meaning, cls=ReplyClass.INACTIVE_MAILBOX)
+    if phase == "data" or best.status.startswith(("5.2.", "5.7.")):
+        return replace(best.meaning, cls=ReplyClass.POLICY)
+    return None
+
+
+def _candidates(told: Told, said: Said | None) -> Iterator[str]:
+    """Texts that may say why, the surest first."""
+    if _WORDS.search(told.diagnostic):
+        yield told.diagnostic
+    if comment := told.status.partition("(")[2].strip(" )"):
+        yield comment
+    if said:
+        # Some give their reason first and the names below it.
+        first = codes(said.reply) == (0, "") and codes(said.above) != (0, "")
+        yield from filter(None, (said.above, said.reply) if first else (said.reply, said.above))
+
+
+def codes(text: str) -> tuple[int, str]:
+    """The SMTP code and the enhanced code of a reply, the first it holds; 0 and "" where it has none.
+
+    Those of a gateway that quotes the reply are passed over.
+    """
+    start = found.end() if (found := _WRAPPED.match(text)) else 0
+    code, status = _CODE.search(text, start), _DSN.search(text, start)
+    return int(code[1]) if code else 0, status[0] if status else ""
+
+
+def prefer(reported: str, own: str) -> str:
+    """Of the status that a report gives and the one within the reply, the one that says more.
+
+    A report's is often its writer's guess: x.0.0, or the 4.4.7 of a message whose time was over.
+    """
+    if not own or own[0] == "2":
+        return reported
+    if not reported or reported.endswith(".0.0") or reported in ("4.4.7", "5.4.7"):
+        return own
+    return reported if own.endswith(".0.0") else own
+
+
+def status_of(text: str) -> str:
+    """The enhanced code in a Status field, "" where it has none; some put comments or SMTP codes there."""
+    found = _DSN.search(text)
+    return found[0] if found else ""
+
+
+def phase_of(text: str) -> str:
+    """The stage of the session that a text names, "" where it names none."""
+    lower = text.lower()
+    return next((name for name, phrases in _PHASES if phrases.among(lower)), "")
+
+
+def _kind(action: str, told: Told, best: _Reply, text: str) -> Kind:
+    if action == "delayed":
+        return Kind.DEFERRED
+    temporary = status_of(told.status).startswith("4.") or best.status.startswith("4.")
+    given_up = temporary or told.action == "expired" or best.meaning.cls is ReplyClass.EXPIRED
+    return Kind.EXPIRED if given_up or EXPIRED.among(text.lower()) else Kind.BOUNCED
