@@ -15,13 +15,17 @@ come through. A question reads memory alone: it never waits, and never fails for
 It fails open. Where nothing was heard yet, or only what makes no sense or is too large, the answer is *send*. A lease
 that is known ends by its own ttl, on this process's monotonic clock, though no gate ever answers again.
 
-What is held is yours to keep: see docs/hooks/README.md. This is one file on the standard library alone, for Python 3.9
-and newer; it may be copied.
+What is held is yours to keep: see docs/hooks/README.md. ``trace`` and ``verp`` mark a message that goes, so that what
+comes back of it is known for its own: see docs/attribution.md.
+
+This is one file on the standard library alone, for Python 3.9 and newer; it may be copied.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import hmac
 import http.client
 import json
 import logging
@@ -37,18 +41,21 @@ from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Seq
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from operator import itemgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["LABELS", "Answer", "Client", "Lease", "Pace", "State"]
+__all__ = ["LABELS", "Answer", "Client", "Lease", "Pace", "State", "trace", "trace_key", "verp"]
 
 LABELS = ("ip", "domain", "provider", "stream", "tenant", "segment", "campaign", "variant", "region")
 OWNED = ("segment", "campaign", "variant")  # their names say nothing without the tenant's
 LARGEST = 16 << 20  # bytes of one answer or event: 40,000 leases
 AUTOMATION = "automation"
+LONGEST_TRACE = 800  # characters of a header
+_DRESS = "<> \t\r\n"  # what addresses and Message-IDs may be dressed in
 _PIECE = 1 << 16
 _SEVERITY = {"pause": 0, "throttle": 1, "reroute": 2, "allow": 3}
 
@@ -382,6 +389,111 @@ class Client:
             self._closing.set()
         if self._known.generation is not None:
             self._ready.set()
+
+
+def trace(
+    key: str,
+    *,
+    recipient: str,
+    message_id: str,
+    at: float | None = None,
+    ip: str = "",
+    domain: str = "",
+    provider: str = "",
+    stream: str = "",
+    tenant: str = "",
+    segment: str = "",
+    campaign: str = "",
+    variant: str = "",
+    region: str = "",
+) -> str:
+    """The value of the header ``X-Mailvane`` for one message to one recipient: a bounce or complaint brings it back.
+
+        message["X-Mailvane"] = mailvane_client.trace(key, recipient=to, message_id=message["Message-ID"], tenant="s07")
+
+    ``key`` as ``trace_key`` reads it; ``at`` is when the message is sent (POSIX seconds), now if it is not said. Each
+    recipient needs a header of its own. The labels stand in it for everybody to read, the recipient does not. It has
+    blanks at which mail libraries fold it; without them it may stand in a URL as well, such as List-Unsubscribe's.
+
+    Raises:
+        ValueError: no such key, no recipient or Message-ID, a segment without its tenant, or too much for a header.
+    """
+    secret, name = _trace_secret(key)
+    person, message = recipient.strip(_DRESS).lower(), message_id.strip(_DRESS)
+    if not person or not message:
+        raise ValueError("a trace names one recipient and one Message-ID")
+    labels = [ip, domain, provider, stream, tenant, segment, campaign, variant, region]
+    labels = ["" if label is None else str(label) for label in labels]
+    if not tenant and any(labels[LABELS.index(label)] for label in OWNED):
+        raise ValueError("segment, campaign and variant say nothing without tenant")
+    while labels and not labels[-1]:
+        labels.pop()
+    told = [int(time.time() if at is None else at), message, _base64(_mac(secret, "person", person)[:9]), labels]
+    text = json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    signed = f"1.{name}.{_base64(text)}"
+    value = f"{signed}.{_base64(_mac(secret, 'trace', signed)[:16])}"
+    if len(value) > LONGEST_TRACE:
+        raise ValueError(f"labels and Message-ID make a trace of {len(value)} characters, more than {LONGEST_TRACE}")
+    return " ".join(value[first : first + 60] for first in range(0, len(value), 60))
+
+
+def verp(key: str, address: str, recipient: str, at: float | None = None) -> str:
+    """``address`` for the envelope of one message to one recipient, so that whatever bounces there tells whose it was.
+
+        verp(key, "bounces@mta.example", to)    # bounces+6hs…@mta.example
+
+    It is signed, and tells when the message was sent (``at``, POSIX seconds, now if it is not said) and, to nobody but
+    us, to whom. Let the server deliver what follows a + to the mailbox before it.
+
+    Raises:
+        ValueError: no such key, no recipient, or an address whose name is longer than 31 octets.
+    """
+    secret, _ = _trace_secret(key)
+    person = recipient.strip(_DRESS).lower()
+    local, _, domain = address.strip(_DRESS).rpartition("@")
+    if not person or not local or not domain:
+        raise ValueError("an envelope needs an address with a domain, and one recipient")
+    told = int((time.time() if at is None else at) // 60).to_bytes(4, "big") + _mac(secret, "person", person)[:6]
+    mac = _mac(secret, "verp", f"{local.lower()}@{domain.lower()}\0{told.hex()}")[:10]
+    name = f"{local}+{base64.b32encode(told + mac).decode().lower()}"
+    if len(name.encode("utf-8", "replace")) > 64:
+        raise ValueError("the name of a return path has 31 octets at most, for what follows it takes 33 of 64")
+    return f"{name}@{domain}"
+
+
+def trace_key(path: str | os.PathLike[str]) -> str:
+    """The key with which to sign, the first one in the file that ``mailvane trace key`` makes.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: there is no key in it.
+    """
+    with Path(path).open(encoding="ascii") as file:
+        for line in file:
+            if line.strip() and not line.startswith("#"):
+                return _trace_secret(line.split()[-1]) and line.split()[-1]
+    raise ValueError("no key in that file: see mailvane trace key")
+
+
+def _trace_secret(key: str) -> tuple[bytes, str]:
+    """The bytes of a key, and the name by which it is known."""
+    try:
+        secret = base64.b64decode(key.encode("ascii") + b"=", b"-_", validate=True)
+    except ValueError:  # of both, letters and length
+        secret = b""
+    if len(secret) != 32:
+        raise ValueError("no key: 32 bytes as 43 letters, digits, - and _, as mailvane trace key makes it")
+    return secret, _mac(secret, "name", "")[:4].hex()
+
+
+def _mac(secret: bytes, use: str, text: str) -> bytes:
+    """A digest of ``text`` for one use, so that what was made for one is worth nothing for another."""
+    key = hmac.new(secret, f"mailvane {use}".encode(), hashlib.sha256).digest()
+    return hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
+
+
+def _base64(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
 class _NoStreamError(Exception):

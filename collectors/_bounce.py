@@ -12,7 +12,7 @@ from collectors._dsn import Report, Told, instant, report
 from collectors._mail import Headers, Mail, read
 from collectors._phrases import DAEMON, FAILED, SUBJECT
 from collectors._prose import Said, prose, said
-from collectors._refusal import Failure, failure
+from collectors._refusal import Failure, Source, failure
 from collectors._returned import clues
 
 __all__ = ("Failure", "bounced", "clues", "outcomes")
@@ -47,13 +47,18 @@ def _of_report(mail: Mail, found: Report) -> Iterator[Failure]:
     def told() -> dict[str, Said]:
         return {one.recipient.lower(): one for one in said(prose(mail), filter(None, names))}
 
-    at = instant(mail.headers.get("date"))
     # Its notice tells the stage, of which report it is not known where there are several.
     stage = next((part.text[:8_000] for part in mail.parts if part.kind == "text/plain"), "") if len(names) == 1 else ""
+    source = _source(mail, stage)
     for name, one in zip(names, found.told, strict=True):
         if name and one.action not in _SUCCEEDED:
             action = "delayed" if one.action == "delayed" else "failed"
-            yield failure(name, action, one, lambda name=name: told().get(name.lower()), at, stage)  # type: ignore[misc]
+            yield failure(name, action, one, lambda name=name: told().get(name.lower()), source)  # type: ignore[misc]
+
+
+def _source(mail: Mail, stage: str = "") -> Source:
+    writer = address(mail.headers.get("from")).rpartition("@")[2].lower()
+    return Source(instant(mail.headers.get("date")), writer, stage)
 
 
 def _whom(one: Told) -> str:
@@ -66,9 +71,9 @@ def _whom(one: Told) -> str:
 def _of_prose(mail: Mail, found: Report, text: str, action: str) -> Iterator[Failure]:
     header = [one for value in mail.headers.all("x-failed-recipients") for one in map(address, value.split(",")) if one]
     reported = found.told[0] if found.told else Told()
-    at = instant(mail.headers.get("date"))
-    for each in said(text, header, address(mail.headers.get("from")).rpartition("@")[2].lower()):
-        yield failure(each.recipient, action, reported, lambda one=each: one, at)  # type: ignore[misc]
+    source = _source(mail)
+    for each in said(text, header, source.domain):
+        yield failure(each.recipient, action, reported, lambda one=each: one, source)  # type: ignore[misc]
 
 
 def _of_the_only(mail: Mail, found: Report, text: str, action: str) -> tuple[Failure, ...]:
@@ -79,8 +84,7 @@ def _of_the_only(mail: Mail, found: Report, text: str, action: str) -> tuple[Fai
         to = next((told[1] for part in mail.parts if (told := _TO.search(part.text))), "")
     one = address(to) if to.count("@") == 1 else ""
     reported = found.told[0] if found.told else Told()
-    at = instant(mail.headers.get("date"))
-    return (failure(one, action, reported, lambda: Said(one, text[:1_500]), at),) if one else ()
+    return (failure(one, action, reported, lambda: Said(one, text[:1_500]), _source(mail)),) if one else ()
 
 
 def _wrapped(mail: Mail) -> tuple[Failure, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from itertools import islice
 
 from collectors._addresses import address, host
 from collectors._mail import Headers, Mail, parsed
@@ -16,7 +17,8 @@ _KINDS = frozenset(("message/delivery-status", "message/global-delivery-status",
 _FIELD = re.compile(r"^(?:Reporting-MTA|Final-Recipient|Original-Recipient):", re.IGNORECASE | re.MULTILINE)
 _WORDS = ("-Recipient:", "-MTA:", "-recipient:", "-mta:", "-RECIPIENT:")
 _OF_A_RECIPIENT = ("final-recipient", "original-recipient", "action", "status", "diagnostic-code", "remote-mta")
-_TYPE = re.compile(r"[a-zA-Z0-9-]{1,20};[ ]*(?=\S)")
+_TYPE = re.compile(r"[a-zA-Z0-9-]{1,20};[ ]*")
+_EMPTY = re.compile(r"\n[ \t]*\n")
 _DIAGNOSTIC = 2_000  # characters of what is said of one recipient
 _LIMIT = 500  # recipients of one report
 
@@ -82,19 +84,24 @@ def _joined(found: Report, text: str) -> Report:
 
 def _groups(text: str) -> Iterator[Headers]:
     """Groups of fields: by empty lines, and where a recipient begins without one."""
-    for number, paragraph in enumerate(re.split(r"\n[ \t]*\n", text)):
-        if number > 2 * _LIMIT:
-            return
-        fields: list[tuple[str, str]] = []
-        seen: set[str] = set()
-        for name, value in parsed(paragraph.lstrip("\n")):
-            if name in ("final-recipient", "original-recipient") and name in seen:
-                yield Headers(fields)
-                fields, seen = [], set()
-            fields.append((name, value))
-            seen.add(name)
-        if fields:
+    for paragraph in islice(_EMPTY.split(text), 2 * _LIMIT):
+        group = parsed(paragraph.lstrip("\n"))
+        if len(group.all("final-recipient")) > 1 or len(group.all("original-recipient")) > 1:
+            yield from _parted(group)
+        elif len(group):
+            yield group
+
+
+def _parted(group: Headers) -> Iterator[Headers]:
+    fields: list[tuple[str, str]] = []
+    seen: set[str] = set()
+    for name, value in group:
+        if name in ("final-recipient", "original-recipient") and name in seen:
             yield Headers(fields)
+            fields, seen = [], set()
+        fields.append((name, value))
+        seen.add(name)
+    yield Headers(fields)
 
 
 def _told(group: Headers) -> Told:

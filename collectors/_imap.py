@@ -35,6 +35,7 @@ _LISTED = 50_000
 _NAMED = 500  # letters named in one command: even far apart they fit into the 8,192 bytes that RFC 7162 section 4 tells
 _CONNECT = 10.0  # seconds at most for a connection, for its TLS, and for the first word
 _FAREWELL = 2.0  # seconds
+SMALL = 32 << 10  # bytes
 KEYWORD = "$MailvaneRead"
 # What the library stumbles into over lines that it does not expect.
 _NONSENSE = (ValueError, TypeError, LookupError, AssertionError, AttributeError, RecursionError, OverflowError)
@@ -61,6 +62,10 @@ class Fetched:
 
 class Client(imapclient.IMAPClient):  # type: ignore[misc]  # the library has no types
     """The library's, with what may stand between a question and its answer."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._imap.debug = 0  # else it words each line for a log that nobody keeps
 
     def idle(self) -> None:
         """Begin to wait; unlike the library's, not thrown by what the server tells before it says that it does."""
@@ -230,11 +235,15 @@ class Folder:
         return found
 
     def sizes(self, uids: Sequence[int]) -> dict[int, int]:
-        """Bytes of each letter that is still there."""
+        """Bytes of each letter; of small ones that they are no more than ``SMALL``."""
+        large: list[int] = []
+        for some in _portions(uids):
+            with understood():
+                large += self._client.search(["UID", some, "LARGER", SMALL])
         with understood():
-            found = self._client.fetch(uids, ["RFC822.SIZE"])
-        self._forget()
-        return {uid: _whole(parts.get(b"RFC822.SIZE")) for uid, parts in found.items()}
+            found = self._client.fetch(large, ["RFC822.SIZE"])
+        self._client.forget()
+        return dict.fromkeys(uids, SMALL) | {uid: _whole(parts.get(b"RFC822.SIZE")) for uid, parts in found.items()}
 
     def fetched(self, uids: Sequence[int], largest: int) -> dict[int, Fetched | None]:
         """The letters that are still there; None where the server has one and gives no content.

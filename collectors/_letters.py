@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -63,6 +63,8 @@ class Read:
 
 class Letterbox(Collector):
     """A source of mail; the settings that all of them share."""
+
+    reports: ClassVar[bool] = True
 
     reporters: tuple[str, ...] = Field(
         default=(), description="further feedback loops to believe when they sign: domain, address, or X signed by Y"

@@ -25,6 +25,8 @@ _HIDDEN = ("style", "script", "head", "title")
 _TAG = re.compile(r"<[!/A-Za-z][^<>]{0,4000}>")
 _RULE = re.compile(r"^[\s>|]{0,9}[-=*_~#+.|]{3,}\s*$")
 _HEADING = re.compile(r"^\s{0,9}[-=*|]{2,}+\s{0,9}[^-=*]{0,100}[-=*|]{2,}+\s*+$")  # a line of nothing else is a rule
+# A sign of notices that their writers have in dozens of languages, and what all of them say. As of 2026-11.
+_NOTICES = (("groups.google.com/support", "this group may not exist, or you do not have permission to post to it"),)
 _LOCAL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+-]{1,63})(?: \(([^()]{3,200})\))?")
 _SAID_TO = re.compile(
     r"\b(?:to|addressed,?|for|recipients?|users?|userid|address|size|full|account|mailbox|violation for)[\s:]{1,9}"
@@ -46,6 +48,7 @@ class Said:
     above: str = ""
     command: str = ""
     alias: str = ""  # the address that was mailed to, where it was expanded into the recipient
+    means: str = ""  # the same in words that are understood, where a notice comes in many languages
 
 
 def prose(mail: Mail) -> str:
@@ -95,7 +98,11 @@ def said(text: str, failed: Iterable[str] = (), domain: str = "") -> list[Said]:
         known = {each.recipient.lower() for each in found}
         found += [Said(one) for one in spoken.by_recipient if one not in known]
         found = found or _local(lines, domain) or _in_sentences(lines)
-    return [_with(spoken, one, alone=len(found) == 1) for one in found[:_LIMIT]]
+    means = next((words for sign, words in _NOTICES if sign in text), "")
+    for one in found[:_LIMIT]:
+        _with(spoken, one, alone=len(found) == 1)
+        one.means = means
+    return found[:_LIMIT]
 
 
 def _listed(text: str, lines: list[str], named: frozenset[str]) -> list[Said]:
@@ -109,8 +116,8 @@ def _listed(text: str, lines: list[str], named: frozenset[str]) -> list[Said]:
         one = None
         if "@" in line and (number > first or any(number < each < number + 5 for each in announced)):
             one = _recipient(line, lines[number - 1] if number else "", named)
-        if one:
-            list_.name(one)
+        if one and not list_.continues(one, line):
+            list_.name(one, line)
             first = min(first, number)
         elif list_.open and (alias := ALIASED.search(line)):
             list_.open[-1].alias = address(line[alias.end() :])
@@ -142,8 +149,17 @@ class _List:
         self._seen: dict[str, Said] = {}
         self._above: list[str] = []
         self._below: list[str] = []
+        self._depth = 0  # blanks before the last one
 
-    def name(self, one: Said) -> None:
+    def continues(self, one: Said, line: str) -> bool:
+        """Whether a line that names somebody only goes on with what is said of the last one."""
+        if not self.open:
+            return False
+        deeper = bool(self._below) and _indent(line) > self._depth
+        return deeper or one.recipient.lower() == self.open[-1].recipient.lower()
+
+    def name(self, one: Said, line: str) -> None:
+        self._depth = _indent(line)
         if sum(map(len, self._below)) >= 4:
             self.close()
         known = self._seen.setdefault(one.recipient.lower(), one)
@@ -169,6 +185,10 @@ class _List:
         for one in self.open:
             one.reply = one.reply or reply
         self.open, self._below = [], []
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _recipient(line: str, before: str, named: frozenset[str]) -> Said | None:
@@ -228,14 +248,13 @@ def _local(lines: list[str], domain: str) -> list[Said]:
     return found
 
 
-def _with(spoken: Session, one: Said, *, alone: bool) -> Said:
+def _with(spoken: Session, one: Said, *, alone: bool) -> None:
     """With what the session says of a recipient, or of the only one."""
     command, reply = spoken.by_recipient.get(one.recipient.lower()) or (
         spoken.replies[-1] if alone and spoken.replies else ("", "")
     )
     if reply and not _has_code(one.reply):
         one.command, one.reply = command, f"{reply} {one.reply}".strip()
-    return one
 
 
 def _has_code(reply: str) -> bool:

@@ -12,7 +12,7 @@ from collectors._phrases import EXPIRED, Phrases
 from collectors._prose import Said
 from collectors._provider import provider_of
 from collectors._reply import classify
-from monitor.meaning import Meaning, ReplyClass
+from monitor.meaning import Meaning, Permanence, ReplyClass
 from monitor.model import Kind
 
 _DSN = re.compile(r"(?<![\d.])([245])\.(\d{1,3})\.(\d{1,3})(?![\d.]*\d)")
@@ -20,6 +20,7 @@ _CODE = re.compile(r"(?<![\d.:/\[-])([45][0-5]\d)(?=[ \-:;#]|$)(?!\.)")
 # A gateway's own words around the reply that it got, which it quotes: Cisco's, and Exchange's ``->``.
 _WRAPPED = re.compile(r"^\s*[45]\.\d\.\d{1,3} - [A-Za-z ]{3,60}(?=[45]\d\d-')")
 _WORDS = re.compile(r"[^\W\d_]{2}|[45]\d\d")
+_UNROUTED = re.compile(r"unrouteable address\b", re.IGNORECASE)
 _NOBODY = ("5.1.", "4.1.")  # enhanced codes of addresses
 _REMOTE = (
     re.compile(r"\bhost ([A-Za-z0-9][A-Za-z0-9.-]{2,250})\s{0,3}[\[:(]"),
@@ -33,7 +34,10 @@ _REMOTE = (
 _PHASES = (
     ("data", Phrases("end of data | final dot | after i sent the message | message body | (state 18 | (state 17")),
     ("data", Phrases("final data | data command | to data | after data | data send | smtp data | [data]")),
-    ("rcpt", Phrases("rcpt | not like recipient | rejected recipient | (state 14 | (state 13 | recipient address rejected")),
+    (
+        "rcpt",
+        Phrases("rcpt | not like recipient | rejected recipient | (state 14 | (state 13 | recipient address rejected"),
+    ),
     ("mail", Phrases("after mail from | to mail from | our mail from | mail_from] | sender was rejected")),
     ("helo", Phrases("helo command | (in reply to helo | (in reply to ehlo | my name was rejected | helo/ehlo")),
     ("connect", Phrases("initial connection | refused to talk | connection established | smtp greeting")),
@@ -65,30 +69,40 @@ class Failure:
     phase: str = ""
 
 
-def failure(
-    recipient: str, action: str, told: Told, aside: Callable[[], Said | None], at: int, stage: str = ""
-) -> Failure:
-    """What came of one recipient; ``aside`` is what prose says, asked for only where the report is not enough.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The mail that tells: when it was written (POSIX µs), by whose domain, and any text that may name the stage."""
 
-    ``stage`` is any text that may name the stage of the session, ``at`` the time where the report tells none.
-    """
+    at: int = 0
+    domain: str = ""
+    stage: str = ""
+
+
+def failure(recipient: str, action: str, told: Told, aside: Callable[[], Said | None], source: Source) -> Failure:
+    """What came of one recipient; ``aside`` is what prose says, asked for only where the report is not enough."""
     said = aside() if not _WORDS.search(told.diagnostic) else None
-    best, phase, remote = _meant(told, said, stage)
-    unsure = best.meaning.cls is ReplyClass.OTHER or (not phase and not best.status.startswith(_NOBODY))
-    if unsure and said is None and (said := aside()):
-        best, phase, remote = _meant(told, said, stage)
+    best, phase, remote = _meant(told, said, source.stage)
+    if best.doubtful and said is None and (said := aside()):
+        best, phase, remote = _meant(told, said, source.stage)
+    kind = _kind(action, told, best, f"{best.text} {said.reply if said else ''}")
+    meaning = best.meaning
+    if meaning.cls is ReplyClass.INVALID_RECIPIENT:
+        if _nowhere(best.text, recipient, source.domain):
+            meaning = replace(meaning, cls=ReplyClass.BAD_DOMAIN)
+        elif kind is Kind.EXPIRED and best.status.startswith(_NOBODY):
+            meaning = replace(meaning, permanence=Permanence.HARD)  # unknown for now, each time for days
     original = told.original or (said.alias if said else "")
     return Failure(
         recipient=recipient,
-        kind=_kind(action, told, best, f"{best.text} {said.reply if said else ''}"),
+        kind=kind,
         action=action,
         status=best.status,
         code=best.code,
         reply=best.text,
-        meaning=best.meaning,
+        meaning=meaning,
         remote=remote,
         provider=provider_of(remote) if remote else "",
-        at=told.at or at,
+        at=told.at or source.at,
         original=original if original.lower() != recipient.lower() else "",
         phase=phase,
     )
@@ -100,56 +114,76 @@ class _Reply:
     code: int
     status: str
     meaning: Meaning
+    doubtful: bool = False  # more words might say more
 
 
 def _meant(told: Told, said: Said | None, stage: str) -> tuple[_Reply, str, str]:
     """The reply that says most, the stage, and the host that refused."""
-    texts = list(_candidates(told, said)) or [""]
-    near = " ".join(texts[:2])  # the second is where a notice quotes the reply again, with its stage
+    texts = list(_candidates(told, said)) or [("", "")]
+    near = " ".join(
+        text for text, _ in texts[:2]
+    )  # the second is where a notice quotes the reply again, with its stage
     phase = (said.command if said else "") or phase_of(near) or phase_of(stage)
     remote = told.remote or next((host(found[1]) for one in _REMOTE if (found := one.search(near))), "")
     best: _Reply | None = None
-    for text in texts:
+    for text, asked in texts:
         code, own = codes(text)
         status = prefer(status_of(told.status), own)
-        meaning = classify(text, code=code, dsn=status, provider=provider_of(remote) if remote else "", phase=phase)
+        meaning = classify(asked, code=code, dsn=status, provider=provider_of(remote) if remote else "", phase=phase)
         if best is None or (best.meaning.cls is ReplyClass.OTHER and meaning.cls is not ReplyClass.OTHER):
             best = _Reply(text, code, status, meaning)
         if best.meaning.cls is not ReplyClass.OTHER:
             break
     assert best is not None  # noqa: S101  # there is always one text
     if best.meaning.cls is ReplyClass.INVALID_RECIPIENT:
-        best = replace(best, meaning=_there(best, phase, said) or best.meaning)
+        doubtful = not phase and not best.status.startswith(_NOBODY)
+        best = replace(best, meaning=_there(best, phase, told, said), doubtful=doubtful)
+    elif best.meaning.cls is ReplyClass.OTHER:
+        best = replace(best, doubtful=True)
     return best, phase, remote
 
 
-def _there(best: _Reply, phase: str, said: Said | None) -> Meaning | None:
-    """What "user unknown" means where somebody is there after all; None where nobody is.
+def _there(best: _Reply, phase: str, told: Told, said: Said | None) -> Meaning:
+    """What "user unknown" means: is somebody there after all?
 
     Filters of recipients say so of mail that they do not want. They must see the mail first, so that a refusal at RCPT
-    is none of theirs, and nor is one with an address status (5.1.x). A 5.2.x says that the mailbox exists.
+    is none of theirs, and nor is one with the status of an address (5.1.x). A 5.2.x says that the mailbox exists. A
+    report that tells no more than x.0.0, no stage, and a reply without the address, proves nothing: soft, in doubt.
     """
-    if said and said.above and (about := classify(said.above)).cls is ReplyClass.INACTIVE_MAILBOX:
+    meaning, status = best.meaning, best.status
+    if said and "account" in said.above and (about := classify(said.above)).cls is ReplyClass.INACTIVE_MAILBOX:
         return about  # the notice around the reply knows better
-    if phase == "rcpt" or best.status.startswith(_NOBODY):
-        return None
-    if best.status.startswith("5.2.1"):
-        return replace(best.meaning, cls=ReplyClass.INACTIVE_MAILBOX)
-    if phase == "data" or best.status.startswith(("5.2.", "5.7.")):
-        return replace(best.meaning, cls=ReplyClass.POLICY)
-    return None
+    if phase == "rcpt" or status.startswith(_NOBODY):
+        return meaning
+    if status == "5.2.1":
+        return replace(meaning, cls=ReplyClass.INACTIVE_MAILBOX)
+    if phase == "data" or status.startswith(("5.2.", "5.7.")):
+        return replace(meaning, cls=ReplyClass.POLICY)
+    vague = told.status and status.endswith(".0.0") and "<" not in best.text
+    return replace(meaning, permanence=Permanence.SOFT) if vague else meaning
 
 
-def _candidates(told: Told, said: Said | None) -> Iterator[str]:
-    """Texts that may say why, the surest first."""
+def _nowhere(text: str, recipient: str, writer: str) -> bool:
+    """Whether Exim's words for an address that it can't route are of a domain: it has no other for those of others."""
+    domain = recipient.rpartition("@")[2].lower()
+    own = writer == domain or writer.endswith(f".{domain}") or domain.endswith(f".{writer}")
+    return _UNROUTED.match(text) is not None and not own
+
+
+def _candidates(told: Told, said: Said | None) -> Iterator[tuple[str, str]]:
+    """Texts that may say why, the surest first; each with the words for it that are understood."""
     if _WORDS.search(told.diagnostic):
-        yield told.diagnostic
+        yield told.diagnostic, told.diagnostic
     if comment := told.status.partition("(")[2].strip(" )"):
-        yield comment
-    if said:
+        yield comment, comment
+    if said and said.means:
+        yield said.reply or said.above, said.means
+    elif said:
         # Some give their reason first and the names below it.
         first = codes(said.reply) == (0, "") and codes(said.above) != (0, "")
-        yield from filter(None, (said.above, said.reply) if first else (said.reply, said.above))
+        for text in (said.above, said.reply) if first else (said.reply, said.above):
+            if text:
+                yield text, text
 
 
 def codes(text: str) -> tuple[int, str]:

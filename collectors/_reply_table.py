@@ -80,7 +80,7 @@ def folded(text: str) -> str:
     if _HIGH.search(text) is None:
         return text
     parts = unicodedata.normalize("NFKD", text.translate(_LETTERS))
-    return "".join(letter for letter in parts if not unicodedata.combining(letter))
+    return "".join(letter for letter in parts if not unicodedata.combining(letter)).lower().translate(_LETTERS)
 
 
 @dataclass(frozen=True, slots=True)

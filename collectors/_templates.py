@@ -127,6 +127,10 @@ class _Seen(dict[str, str]):
         if "@" in word and word[0] == "<" and (end := _CLOSED.get(word[word.rfind(">") :])):
             return end
         low = folded(word)
+        if not word.isascii():
+            low = "".join(low.split()) or "-"  # an accent that stands alone is a blank and nothing
+            if low != word:
+                return self[low]
         if low.isalpha():
             masked, varies = low, len(low) > _ALIKE
         elif low.isalnum() and low.isascii() and len(low) > _CODE and low not in _KEPT:
@@ -147,8 +151,6 @@ def _masked(word: str) -> str:
         word = word[:_WORD]
     if "@" in word:
         word = _ADDRESS.sub("{address}", word)
-        if _DIGIT.search(word) is None:
-            return word
     if "://" in word or "www." in word:
         return _URL.sub(_url, word)
     return _ODD.sub(_odd, word)

@@ -12,7 +12,19 @@ from pathlib import Path
 
 import click
 
-from monitor import cli_approvals, cli_audit, cli_data, cli_keyring, cli_keys, cli_people, cli_quarantine
+from monitor import (
+    cli_approvals,
+    cli_audit,
+    cli_data,
+    cli_explain,
+    cli_keyring,
+    cli_keys,
+    cli_people,
+    cli_quarantine,
+    cli_reply,
+    cli_suppressions,
+    cli_trace,
+)
 from monitor import cli_kit as kit
 
 
@@ -367,7 +379,16 @@ for _command in cli_data.commands(kit.configured, kit.worded, kit.now):
     cli.add_command(_command)
 for _one in (cli_approvals.approvals, cli_approvals.approve, cli_approvals.decline):
     cli.add_command(_one)
-for _group in (cli_keys.keys, cli_people.people, cli_audit.audit, cli_quarantine.quarantine):
+for _group in (
+    cli_keys.keys,
+    cli_people.people,
+    cli_audit.audit,
+    cli_quarantine.quarantine,
+    cli_explain.explain,
+    cli_reply.reply,
+    cli_suppressions.suppressions,
+    cli_trace.trace,
+):
     cli.add_command(_group)
 for _command in cli_keyring.COMMANDS:
     cli_keys.keys.add_command(_command)

@@ -177,7 +177,7 @@ def _back_up(settings: Settings, data: Path | None, now: Callable[[], datetime],
     from monitor.handover import Backup
 
     order = Backup(str(folder.absolute()), **how)
-    done = _followed(_work(settings, order, data, now), "Backing up")
+    done = followed(work(settings, order, data, now), "Backing up")
     click.echo(f"{done['path']}: {done['events']:,} events, {_megabytes(done['bytes'])} in {done['files']:,} files")
     click.echo(f"  {_megabytes(done['written'])} of it written, the rest is as in the backup before")
     if until := done["keyring_until"]:
@@ -193,7 +193,7 @@ def _restore(source: Path, data: Path, now: datetime, **how: Any) -> None:
     from monitor.handover import owner_only
 
     owner_only(data)
-    done = _followed(restore.restore(source, data, now, who=f"cli:{kit.login()}", **how), "Restoring")
+    done = followed(restore.restore(source, data, now, who=f"cli:{kit.login()}", **how), "Restoring")
     click.echo(f"{data}: {done['events']:,} events, as they were at {done['made_at'][:19]} UTC")
     _tell_rows(done["rows"])
     if done["keys"]:
@@ -207,7 +207,7 @@ def _export(
 ) -> None:
     from monitor.handover import Export
 
-    done = _followed(_work(settings, Export(str(folder.absolute()), tables, **how), data, now), "Exporting")
+    done = followed(work(settings, Export(str(folder.absolute()), tables, **how), data, now), "Exporting")
     if not done["files"]:
         click.echo("nothing was written: there is nothing of those days")
         return
@@ -220,7 +220,7 @@ def _tell_rows(rows: dict[str, int]) -> None:
         click.echo(f"  {table:<14}{count:>14,} rows")
 
 
-def _work(settings: Settings, order: Order, data: Path | None, now: Callable[[], datetime]) -> Job:
+def work(settings: Settings, order: Order, data: Path | None, now: Callable[[], datetime]) -> Job:
     """Have it done by the service that runs, or do it here where none does."""
     from monitor import handover
     from monitor.errors import UserError
@@ -259,14 +259,14 @@ def _verified(folder: Path, now: datetime) -> Job:
 
 
 def _verify(folder: Path, now: datetime) -> None:
-    done = _followed(_verified(folder, now), "Verifying")
+    done = followed(_verified(folder, now), "Verifying")
     click.echo(
         f"{done['path']}: whole. {done['events']:,} events of {done['made_at'][:19]} UTC, {done['files']:,} files"
     )
     click.echo(f"  {done['keyring']}")
 
 
-def _followed(job: Job, label: str) -> dict[str, Any]:
+def followed(job: Job, label: str) -> dict[str, Any]:
     """The result; meanwhile a bar where somebody watches, and a few plain lines where nobody does."""
     show = _bar if sys.stderr.isatty() else _plain
     try:

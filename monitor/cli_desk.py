@@ -126,10 +126,12 @@ class _Here:
     """Done in this process, with stores that nobody else has open."""
 
     def __init__(self, settings: Settings, stores: Any, now: Callable[[], datetime], who: str) -> None:
+        from monitor.attribution import Attributor
         from monitor.triage import Desk
 
         self._settings, self._now, self._who = settings, now, who
-        self._desk = Desk(stores, settings.collectors)
+        attributor = Attributor.of(stores.facts, stores.ledger, stores.keyring, settings)
+        self._desk = Desk(stores, settings.collectors, attributor)
 
     def page(self, source: str, since: datetime | None, limit: int, after: str) -> tuple[list[dict[str, Any]], str]:
         from monitor import triage

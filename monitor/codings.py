@@ -25,13 +25,14 @@ _NAMED = {
 }  # fmt: skip
 
 # Each takes any depth of its own kind at once (%252540), so that rounds are few.
+# A run of backslashes is tried at its first one only, as a text of nothing else would be read once for each.
 _CODED = re.compile(
-    r"""[%&=\\+](?:
+    r"""(?:[%&=+]|(?<!\\)\\)(?:
     (?<=[%=])(?P<wide>(?:25|3D)*EF[%=](?:25|3D)*(?:BC[%=](?:25|3D)*A0|B9[%=](?:25|3D)*AB))
     |(?<=%)(?:25)*(?:u(?P<point>[0-9a-f]{4})|(?P<percent>[0-9a-f]{2}))
     |(?<=&)(?:amp;|\#0*38;|\#x0*26;)*
         (?:\#0*(?P<number>[0-9]{1,7});?|\#x0*(?P<hex>[0-9a-f]{1,6});?|(?P<named>[a-z]{2,6});)
-    |(?<=\\)\\*(?:u(?:0000(?=[0-9a-f]{4}))?(?P<unicode>[0-9a-f]{4})|[ux]\{0*(?P<braced>[0-9a-f]{1,6})\}
+    |(?<=\\)\\*+(?:u(?:0000(?=[0-9a-f]{4}))?(?P<unicode>[0-9a-f]{4})|[ux]\{0*(?P<braced>[0-9a-f]{1,6})\}
         |x(?P<byte>[0-9a-f]{2})|0?(?P<octal>[01][0-7]{2})|(?P<blank>[ ])|(?P<line>[rnt]))
     |(?<==)(?:3D)*(?P<quoted>[0-9a-f]{2})
     |(?<==)(?P<soft>\r?\n|[ ]{1,3}(?=[\w.]))  # a line that goes on, and one that was joined since

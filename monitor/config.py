@@ -24,6 +24,7 @@ from monitor.ports import Actuator, Collector, Detector, Notifier, Plugin, Sourc
 from monitor.settings import (
     DEFAULT_RULES,
     Access,
+    Attribution,
     Automation,
     Custody,
     GateSettings,
@@ -36,6 +37,9 @@ from monitor.settings import (
     Section,
     Service,
     Settings,
+    Suppression,
+    Tracing,
+    Webhook,
 )
 from monitor.ship_settings import NAME, Ship, ShipSettings, is_loopback
 
@@ -74,10 +78,13 @@ _PLAIN: Mapping[str, tuple[str, type[Section]]] = {
     "outgoing": ("outgoing", Outgoing),
     "quarantine": ("quarantine", Quarantine),
     "keyring": ("keyring", Custody),
+    "tracing": ("tracing", Tracing),
+    "attribution": ("attribution", Attribution),
     "automation": ("automation", Automation),
     "guards": ("guard_limits", GuardLimits),
     "protected": ("protected", Protected),
     "retention": ("retention", Retention),
+    "suppression": ("suppression", Suppression),
 }
 _PLUGGED: Mapping[str, tuple[str, str, type[Plugin]]] = {
     "collector": ("collectors", "collectors", Source),
@@ -139,6 +146,12 @@ def load_ship(path: Path | None, env: Mapping[str, str] = os.environ) -> ShipSet
     for name, one in collectors.items():
         if not isinstance(one, Collector):
             problems.append(Problem(f"collector.{name}.kind", "is told, and reads nothing", "tell the core itself"))
+        elif one.reports:
+            problems.append(
+                Problem(
+                    f"collector.{name}.kind", "reads reports, which only the core can attribute", "configure it there"
+                )
+            )
         elif not NAME.fullmatch(name):
             problems.append(Problem(f"collector.{name}", "is no name to ship by", "use letters, digits, ., _ and -"))
     if problems or ship is None:
@@ -165,7 +178,7 @@ def parse(tables: Mapping[str, Any], source: str, env: Mapping[str, str] = os.en
         ConfigError: with every mistake in them.
     """
     problems: list[Problem] = []
-    known = [*_PLAIN, *_PLUGGED, "rule", "ship"]
+    known = [*_PLAIN, *_PLUGGED, "rule", "ship", "webhook"]
     problems.extend(Problem(name, "unknown section", _suggest(name, known)) for name in tables if name not in known)
     parts: dict[str, Any] = {
         attribute: _section(model, tables, name, env, problems) for name, (attribute, model) in _PLAIN.items()
@@ -174,6 +187,7 @@ def parse(tables: Mapping[str, Any], source: str, env: Mapping[str, str] = os.en
     problems.extend(_check_doors(parts["service"], parts["access"]))
     for section, (attribute, _, _) in _PLUGGED.items():
         parts[attribute] = _plugins(tables, section, env, problems)
+    parts["webhooks"] = _webhooks(tables, env, problems)
     parts["rules"] = tuple(_rules(tables, problems))
     _section(Ship, tables, "ship", env, problems)  # another command's, whose mistakes are told too
     if problems:
@@ -238,6 +252,17 @@ def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
         model = getattr(model, "parts", {}).get(part, model)
     secrets = getattr(model, "secrets", ())
     return [f"{name}_file" if name in secrets else name for name in model.model_fields]
+
+
+def _webhooks(tables: Mapping[str, Any], env: Mapping[str, str], problems: list[Problem]) -> dict[str, Webhook]:
+    found: dict[str, Webhook] = {}
+    for name, table in _named_tables(tables, "webhook", problems):
+        path = f"webhook.{name}"
+        if not NAME.fullmatch(name):
+            problems.append(Problem(path, "is no name of a webhook", "use letters, digits, ., _ and -"))
+        elif webhook := _plain(Webhook, _with_secrets(Webhook, table, path, env, problems), path, problems):
+            found[name] = webhook
+    return found
 
 
 def _check_certificate(service: Service | None) -> Iterator[Problem]:

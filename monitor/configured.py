@@ -25,7 +25,13 @@ from monitor.settings import Settings
 FIRST, CHANGED = "configuration first seen", "configuration changed"
 WHO = "mailvane"
 
-_SECTIONS = {"guard_limits": "guards", "collectors": "collector", "alerts": "alert", "actuators": "actuator"}
+_SECTIONS = {
+    "guard_limits": "guards",
+    "collectors": "collector",
+    "alerts": "alert",
+    "actuators": "actuator",
+    "webhooks": "webhook",
+}
 _APART = ("source", "rules", "secret_files")
 _UNITS = {"d": 86400, "h": 3600, "m": 60}
 _LONGEST = 500  # characters of a value

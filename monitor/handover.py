@@ -21,9 +21,11 @@ from typing import Any
 import msgspec
 
 from monitor import backup, export
+from monitor.core.suppressing import Policy
 from monitor.errors import UserError
 from monitor.files import write
 from monitor.manifest import Job, Step
+from monitor.rebuilding import rebuild
 from monitor.stores import Stores
 from monitor.tls import Known
 
@@ -53,7 +55,14 @@ class Export(msgspec.Struct, frozen=True, tag="export"):
     pseudonyms: bool = True
 
 
-Order = Backup | Export
+class Rebuild(msgspec.Struct, frozen=True, tag="rebuild"):
+    """Suppressions folded anew; see ``rebuilding.rebuild``."""
+
+    policy: Policy
+    apply: bool = False
+
+
+Order = Backup | Export | Rebuild
 
 
 class Said(msgspec.Struct, omit_defaults=True):
@@ -66,6 +75,8 @@ class Said(msgspec.Struct, omit_defaults=True):
 
 def carry_out(order: Order, stores: Stores, data: Path, now: datetime) -> Job:
     """Do it, with stores that are open."""
+    if isinstance(order, Rebuild):
+        return rebuild(stores.facts, stores.ledger, order.policy, now, apply=order.apply)
     folder = Path(order.folder)
     if isinstance(order, Backup):
         return backup.make(

@@ -109,7 +109,8 @@ class Clues:
     that came back: ``token`` of X-Mailvane, ``feedback_id``, ``unsubscribe`` of List-Unsubscribe. ``return_path`` is
     the address to which a bounce came, that is the sender of the envelope. ``queue_id`` is "host/queue id" as the
     reporting server names the message. ``sent`` is when it says that it was sent (POSIX microseconds, 0 unknown).
-    ``vouched``: the report itself is from whom it says, by a signature that was verified.
+    ``vouched``: the report itself is from whom it says, by a signature that was verified. ``covered``: the headers that
+    came back are what a domain of ours signed, by a signature over them that was verified.
     """
 
     token: str = ""
@@ -123,6 +124,7 @@ class Clues:
     ip: str = ""
     sent: int = 0
     vouched: bool = False
+    covered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

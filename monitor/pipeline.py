@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from collectors._decode import Checked, columns
+from monitor import suppressing
 from monitor.facts.blocks import Blocks, whole
 from monitor.facts.errors import FactsBusy, FactsError
 from monitor.facts.names import NameLimit
@@ -66,20 +67,26 @@ def take(
     bounds: tuple[datetime, datetime] | None,
     names: NameLimit | None = None,
     imported: bool = False,
+    moves: bool = True,
     quarantine: Quarantine | None = None,
 ) -> list[Rejected]:
     """Put a batch on disk, and return what was set aside: by its collector, then here.
 
-    ``imported``: the rows were seen when they happened rather than ``now``. What could not be read goes into the
+    ``imported``: the rows were seen when they happened rather than ``now``. ``moves`` False: they say nothing of where
+    their source stands. What could not be read goes into the
     ``quarantine`` first: the source may forget it as soon as the rest is on disk.
 
     Raises:
         SpoolFull: not all of it was taken; the same batch may be taken again.
+        ValueError: it reports of messages, and was not attributed: what nothing vouches for must not count.
     """
+    if batch.clues:
+        raise ValueError("reports that nobody attributed")
     if quarantine:
         quarantine.take(batch.rejected, source, now)
     rows, rejected = prepare(batch, source, keyring, None if imported else now, bounds=bounds, names=names)
-    append(spool, rows, Progress(source, node, now, batch.cursor, batch.watermark, batch.remember))
+    told = Progress(source, node, now, batch.cursor, batch.watermark, batch.remember) if moves else None
+    append(spool, rows, told)
     return [*batch.rejected, *rejected]
 
 
@@ -416,6 +423,7 @@ class Applier:
                 counted |= mine
         with self._ledger.begin() as conn:
             journal.commit(conn, batch.last, journal.latest(batch.progress))
+            suppressing.take(conn, table, counted)
         with self._moved:
             self._reached = batch.last
             self._moved.notify_all()

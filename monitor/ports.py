@@ -111,6 +111,8 @@ class Collector(Source):
     settles: ClassVar[bool] = False
     # Whether it holds what its peer believes delivered: then it is read once more after ``close``.
     holds: ClassVar[bool] = False
+    # Whether it reports about messages of others, by clues that only the core can follow.
+    reports: ClassVar[bool] = False
 
     every: Duration = Field(timedelta(seconds=1), description="how often it is read")
 

@@ -8,7 +8,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -27,6 +27,7 @@ from monitor.access.doorkeeper import Doorkeeper, token_in
 from monitor.access.keys import Keys
 from monitor.access.noting import Notes, Use
 from monitor.access.sessions import Sessions
+from monitor.attribution import Attributor
 from monitor.core.leases import active
 from monitor.cycle import Cycle, complete_to, told_to
 from monitor.enforcing import Enforcer
@@ -49,6 +50,7 @@ from monitor.ledger import (
     providers,
     sessions,
 )
+from monitor.lists import Lists
 from monitor.model import Batch, Deed, Rejected
 from monitor.ports import Collector, Memory, PluginError
 from monitor.settings import Settings
@@ -67,6 +69,7 @@ AGAIN = 5  # seconds until a thread that ended by a fault begins again
 SCARCE = 16 << 20  # bytes left on a disk, below which it is shown as full
 NOW = timedelta()
 ANCHOR = timedelta(hours=1)  # between two tellings of where the linked logs stand
+PLACING = timedelta(seconds=3)  # between two looks for the messages of reports that wait
 RETENTION = timedelta(hours=1)  # between two looks for what has grown too old
 LEARNT = 100_000  # recipient domains kept in memory; a domain beyond costs one more write
 
@@ -121,6 +124,8 @@ class Core:
             clock,
             https=settings.service.tls_cert is not None,
         )
+        self.attributor = Attributor.of(self.stores.facts, ledger, self.stores.keyring, settings)
+        self.lists = Lists(settings, self.stores, clock, self.telemetry.suppression, self._shown)
         self.names = self.stores.applier.names
         self._learnt: dict[str, str] = {}
         self._cursors: dict[str, Mapping[str, Any]] = {}
@@ -128,7 +133,7 @@ class Core:
         self._said = False  # what is configured, to the access log
         self._stop = threading.Event()
         # A source may take its thread for as long as there is something to read.
-        pool = {"type": "threadpool", "max_workers": JOBS + len(settings.collectors)}
+        pool = {"type": "threadpool", "max_workers": JOBS + len(settings.collectors) + len(settings.webhooks)}
         self._scheduler = BackgroundScheduler(
             timezone="UTC", executors={"default": pool}, job_defaults={"coalesce": True, "max_instances": 1}
         )
@@ -148,6 +153,9 @@ class Core:
         self._every("access", timedelta(seconds=1), self._write_uses)
         self._every("heads", ANCHOR, self._tell_heads)
         self._every("tiers", timedelta(seconds=10), self.enforcer.watch)
+        self._every("attribution", PLACING, self._place)
+        for name, span, job in self.lists.jobs():
+            self._every(name, span, job)
         for name, source in self.settings.collectors.items():
             if isinstance(source, Collector):
                 self._every(f"collector.{name}", source.every, partial(self._collect, name, source))
@@ -173,13 +181,19 @@ class Core:
         self.stores.close()
         log.info("stopped")
 
-    def take(self, source: str, batch: Batch, *, node: str = "") -> list[Rejected]:
+    def take(self, source: str, batch: Batch, *, node: str = "", moves: bool = True) -> list[Rejected]:
         """Put a batch on disk; what could not be read or is out of time comes back, scrubbed.
+
+        Reports are attributed first; those that must wait for their message are on disk, too, when this returns.
+        ``moves`` False: the batch says nothing of where its source stands.
 
         Raises:
             SpoolFull: the disk or the limit is reached; nothing of the batch was taken.
         """
         now = self.clock()
+        if batch.clues:
+            trusted = getattr(self.settings.collectors.get(source), "trusted", False)
+            batch = self.attributor.place(source, batch, now, trusted=trusted)
         within = bounds(self.settings, now)
         if batch.watermark and not within[0] <= batch.watermark <= now:
             # A peer's clock must neither promise our future nor come from before there was mail.
@@ -193,9 +207,12 @@ class Core:
             now=now,
             bounds=within,
             names=self.names,
+            moves=moves,
             quarantine=self.stores.quarantine,
         )
         self.telemetry.observations.labels(source).inc(len(batch))
+        for what, count in batch.met.items():
+            self.telemetry.letters.labels(source, what).inc(count)
         self._note(source, rejected)
         return rejected
 
@@ -362,8 +379,18 @@ class Core:
         with self.stores.ledger.begin() as conn:
             providers.learn(conn, new, self.clock())
 
+    def _place(self) -> None:
+        """Reports that wait: look once more for their messages, and hand over those that are decided."""
+        self.attributor.retry(self.clock())
+        for source, batch, names in self.attributor.decided():
+            with suppress(SpoolFull):  # they are kept, and the disk is shown
+                self.take(source, batch, moves=False)
+                self.attributor.handed(names)
+        self._shown("tracing", self.attributor.keys.trouble)
+
     def _expire(self) -> None:
         self.stores.quarantine.expire(self.clock())
+        self.attributor.expire(self.clock())
         kept = self.settings.retention
         spans: Mapping[str, timedelta] = {
             "events": kept.events,

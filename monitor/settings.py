@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,6 +20,10 @@ from monitor.caller import Role
 from monitor.core.policy import Guards
 from monitor.core.rates import Rate
 from monitor.core.rules import Pauses, Rule
+from monitor.core.suppressing import Policy
+from monitor.model import OWNED
+from monitor.naming import Pattern
+from monitor.places import place
 from monitor.ports import Actuator, Duration, Notifier, Source
 
 
@@ -89,6 +95,25 @@ class Service(Section):
         if self.tls_key and not self.tls_cert:
             raise ValueError("tls_key without tls_cert: name both, or the certificate alone")
         return self
+
+
+def signing(secret: SecretStr) -> SecretStr:
+    """The secret, if it is one of Standard Webhooks, or some with blanks between: whsec_ and 24 to 64 bytes in base64.
+
+    Raises:
+        ValueError: it is not; nothing of it is repeated.
+    """
+    parts = secret.get_secret_value().split()
+    for part in parts:
+        try:
+            size = len(b64decode(part.removeprefix("whsec_"), validate=True))
+        except ValueError:
+            size = 0
+        if not part.startswith("whsec_") or not 24 <= size <= 64:
+            raise ValueError("no secret of a webhook: make one with  echo whsec_$(openssl rand -base64 32)")
+    if not parts:
+        raise ValueError("an empty secret: make one with  echo whsec_$(openssl rand -base64 32)")
+    return secret
 
 
 def web(text: str) -> str:
@@ -192,6 +217,33 @@ class Custody(Section):
         return self
 
 
+class Tracing(Section):
+    """``[tracing]``: the keys by which our own messages are known again."""
+
+    key_file: Path | None = None  # `trace.keys` in the data directory
+
+
+class Attribution(Section):
+    """``[attribution]``: how a bounce or complaint is led back to the message that it is about."""
+
+    feedback_id: Pattern | None = None
+    unsubscribe: Pattern | None = None  # searched for in List-Unsubscribe
+    return_path: Pattern | None = None  # none: as the sources of mail logs have it
+    believe: Literal["known", "labelled"] = "known"
+    wait: Duration = timedelta(minutes=30)  # for the log to tell of the message
+    within: Duration = timedelta(days=5)  # between the last mail to a recipient and the report
+    hosts: Mapping[str, str] = Field(default_factory=dict)  # how a server calls itself → what its log calls it
+    waiting: Annotated[int, Field(ge=0)] = 100_000
+
+    @model_validator(mode="after")
+    def _owned(self) -> Attribution:
+        for name in ("feedback_id", "unsubscribe", "return_path"):
+            groups = re.compile(getattr(self, name) or "").groupindex.keys()
+            if "tenant" not in groups and (orphans := groups & set(OWNED)):
+                raise ValueError(f"{name} tells {min(orphans)} without tenant: name one by a group")
+        return self
+
+
 class Automation(Section):
     """``[automation]``: whether automation's key turns anything."""
 
@@ -221,6 +273,26 @@ class Retention(Section):
     hour: Duration = timedelta(days=730)
     levels: Duration = timedelta(days=1826)
     access: Duration = timedelta(days=400)  # who read or changed what
+
+
+class Suppression(Section):
+    """``[suppression]``: who should get no more mail, and for how long."""
+
+    soft_bounces: Annotated[int, Field(ge=0)] = 5  # in `soft_days`; 0: they suppress nobody
+    soft_days: Annotated[int, Field(ge=1, le=30)] = 14
+    soft_keep: Annotated[Duration, Field(ge=timedelta(0))] = timedelta(days=30)  # 0: for good
+    hard_keep: Annotated[Duration, Field(ge=timedelta(0))] = timedelta(days=180)  # 0: for good
+    hold: Annotated[Duration, Field(ge=timedelta(0), le=timedelta(days=1))] = timedelta(minutes=60)
+
+
+class Webhook(Section):
+    """``[webhook.NAME]``: somebody who is told what changes, signed as Standard Webhooks have it."""
+
+    secrets: ClassVar[tuple[str, ...]] = ("secret",)
+
+    url: Annotated[str, AfterValidator(lambda text: str(place(text)) and text), Field(repr=False)]  # may hold a key
+    secret: Annotated[SecretStr, AfterValidator(signing)]
+    events: frozenset[Literal["suppression.changed"]] = frozenset({"suppression.changed"})
 
 
 class RuleTable(BaseModel):
@@ -308,10 +380,19 @@ class Settings(GateSettings):
     outgoing: Outgoing = field(default_factory=Outgoing)
     quarantine: Quarantine = field(default_factory=Quarantine)
     keyring: Custody = field(default_factory=Custody)
+    tracing: Tracing = field(default_factory=Tracing)
+    attribution: Attribution = field(default_factory=Attribution)
+    suppression: Suppression = field(default_factory=Suppression)
+    webhooks: Mapping[str, Webhook] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     collectors: Mapping[str, Source] = field(default_factory=dict)
     alerts: Mapping[str, Notifier] = field(default_factory=dict)
     secret_files: Mapping[str, str] = field(default_factory=dict, compare=False)  # by the path of the key that names it
+
+    @property
+    def trace_keys(self) -> Path:
+        """Where the keys of ``X-Mailvane`` stand."""
+        return self.tracing.key_file or self.service.data / "trace.keys"
 
     @property
     def guards(self) -> Guards:
@@ -322,4 +403,17 @@ class Settings(GateSettings):
             evidence_age=self.guard_limits.evidence_age,
             protected={"stream": self.protected.stream},
             dry_run=self.automation.mode == "dry-run",
+        )
+
+    @property
+    def hygiene(self) -> Policy:
+        """What suppression needs to know."""
+        chosen = self.suppression
+        return Policy(
+            soft_bounces=chosen.soft_bounces,
+            soft_within=timedelta(days=chosen.soft_days),
+            soft_keep=chosen.soft_keep,
+            hard_keep=chosen.hard_keep,
+            hold=chosen.hold,
+            protected=frozenset(self.protected.stream),
         )

@@ -111,6 +111,53 @@ class QuarantineMetrics:
         )
 
 
+class AttributionMetrics:
+    """The metrics of how reports are led back to the mail that they are about."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, told: str, *by: str) -> Counter:
+            return Counter(f"{PREFIX}_{name}", told, ["source", *by], registry=registry)
+
+        self.reports = counter("reports", "Bounces, complaints and the like that a source reported.")
+        self.clues = counter("report_clues", "Reports with that clue to their message.", "clue")
+        self.attributed = counter("attributed", "Reports that were attributed, by the clue.", "by")
+        self.unattributed = counter("unattributed", "Reports that were not attributed, by reason.", "reason")
+        self.unverified = counter("reports_unverified", "Reports that count for nothing: nothing vouches for them.")
+        self.refused = counter("marks_refused", "Marks of X-Mailvane that vouch for nothing, by reason.", "reason")
+        self.disagree = counter("clues_disagree", "Reports whose clues name different mail.")
+        self.waiting = Gauge(
+            f"{PREFIX}_reports_waiting", "Reports that wait for their message to be known.", registry=registry
+        )
+
+
+class SuppressionMetrics:
+    """The metrics of who should get no more mail, and of whoever is told; ``webhook`` is a configured name."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.entries = Gauge(f"{PREFIX}_suppressions", "Suppressions in force.", ["reason"], registry=registry)
+        self.changes = Counter(
+            f"{PREFIX}_suppression_changes", "Changes of suppressions.", ["change", "reason"], registry=registry
+        )
+        self.waiting = Gauge(
+            f"{PREFIX}_suppression_waiting_bounces", "Bounces that are not judged yet.", registry=registry
+        )
+        self.outages = Counter(
+            f"{PREFIX}_provider_outages", "Times that an outage of a provider was found, or grew.", registry=registry
+        )
+        self.pushes = Counter(
+            f"{PREFIX}_webhook_pushes",
+            "Tries to tell a webhook, by how they ended.",
+            ["webhook", "result"],
+            registry=registry,
+        )
+        self.behind = Gauge(
+            f"{PREFIX}_webhook_waiting_changes",
+            "Changes that a webhook is not told yet.",
+            ["webhook"],
+            registry=registry,
+        )
+
+
 class SignInMetrics:
     """The metrics of people at the door."""
 
@@ -135,6 +182,12 @@ class Telemetry:
         )
         self.rejected = Counter(
             f"{PREFIX}_rejected", "Items that could not be read, by reason.", ["source", "reason"], registry=registry
+        )
+        self.letters = Counter(
+            f"{PREFIX}_letters",
+            "What was met in a mailbox of reports: outcomes by kind, and mail that tells none by what it is.",
+            ["source", "what"],
+            registry=registry,
         )
         self.refused = Counter(
             f"{PREFIX}_events_refused",
@@ -186,9 +239,11 @@ class Telemetry:
             f"{PREFIX}_backup_timestamp_seconds", "When the last backup since the start was done.", registry=registry
         )
         self.sign_ins = SignInMetrics(registry)
+        self.suppression = SuppressionMetrics(registry)
         self.gate = GateMetrics(registry)
         self.ship = ShipMetrics(registry)
         self.quarantine = QuarantineMetrics(registry)
+        self.attribution = AttributionMetrics(registry)
         self._reached: dict[Counter, float] = {}
 
     def reach(self, counter: Counter, total: float) -> None:

@@ -17,7 +17,7 @@ _FIGURES = re.compile("[0-9]+")
 
 _WORD = re.compile(r"[^\s<>\"]+")
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)|(?:[a-z0-9-]{1,63}\.){1,8}[a-z]{2,20}(?=[/?])", re.IGNORECASE)
-_TRAIL = re.compile(r"[.,;:!)\]}'\u2019\u201d>]*\Z")
+_TRAIL = ".,;:!)]}'\u2019\u201d>"
 _LOGIN = re.compile(r"[^/?#]*@|[^/?#@:]*:(?!\d{1,5}(?:[/?#]|\Z))[^\s?#]*@", re.DOTALL)
 _PARAMETERS = re.compile(r"(&amp;|[&;])")
 
@@ -98,8 +98,7 @@ def _word(found: re.Match[str]) -> str:
 
 
 def _url(start: str, rest: str) -> str:
-    trail = _TRAIL.search(rest)
-    end = trail.start() if trail else len(rest)
+    end = len(rest.rstrip(_TRAIL))
     rest, after = rest[:end], rest[end:]
     if start.endswith("://") and (login := _LOGIN.match(rest)):
         start, rest = start + HIDDEN + "@", rest[login.end() :]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from monitor.attribution import Attributor
 from monitor.facts.rows import ROWS
 from monitor.ledger import access_log
 from monitor.ledger.access_log import Entry
@@ -78,10 +79,14 @@ def shown(item: Item, things: Sequence[Rejected]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """The quarantine of open stores, for one who looks after it. ``sources``: those of the configuration, by name."""
+    """The quarantine of open stores, for one who looks after it. ``sources``: those of the configuration, by name.
+
+    ``attributor``: of what they report; without one no source may be read again that reports of others' messages.
+    """
 
     stores: Stores
     sources: Mapping[str, Source]
+    attributor: Attributor | None = None
 
     def read(self, name: str, who: str, now: datetime, *, raw: bool) -> tuple[Item, list[Rejected]]:
         """An item with its things; ``raw``: these are shown as they are.
@@ -159,8 +164,12 @@ class Desk:
             raise Trouble(scrub(str(error), 300), "drop it, or keep it until it goes by itself") from error
 
     def _read(self, name: str, things: Sequence[Rejected], now: datetime, bounds: Bounds) -> _Tried:
-        batch = self.sources[name].again(things, now)
-        stores = self.stores
+        source, stores = self.sources[name], self.stores
+        batch = source.again(things, now)
+        if batch.clues and self.attributor:
+            batch = self.attributor.place(name, batch, now, trusted=getattr(source, "trusted", False))
+        elif batch.clues:
+            raise Trouble("reports can't be attributed here", "retry it where the service runs")
         rows, refused = prepare(batch, name, stores.keyring, now, bounds=bounds, names=stores.applier.names)
         if not refused and all(item.raw for item in batch.rejected):
             yield rows, _as_they_were(batch.rejected, things)

@@ -27,8 +27,13 @@ SEES = {
     "GET /v1/status", "GET /v1/incidents", "GET /v1/volume", "GET /v1/series", "GET /v1/top", "GET /v1/cohorts",
     "GET /v1/replies", "GET /v1/replies/classes", "GET /v1/replies/unknown", "GET /v1/facts", "GET /v1/attribution", "GET /v1/rejected", "GET /v1/actions", "GET /v1/me", "POST /v1/search",
     "GET /v1/leases", "GET /v1/check", "POST /v1/check", "GET /metrics", "GET /v1/leases/stream",
+    "GET /v1/suppressions", "POST /v1/suppressions/check", "GET /v1/suppressions/outages",
 }  # fmt: skip
-TURNS = {"POST /v1/actions", "POST /v1/approvals/{approval}", "DELETE /v1/approvals/{approval}", "GET /v1/approvals"}
+TURNS = {
+    "POST /v1/actions", "POST /v1/approvals/{approval}", "DELETE /v1/approvals/{approval}", "GET /v1/approvals",
+    "POST /v1/suppressions", "POST /v1/suppressions/release", "POST /v1/suppressions/outages",
+    "DELETE /v1/suppressions/outages/{outage}",
+}  # fmt: skip
 
 
 @dataclass

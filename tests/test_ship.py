@@ -263,6 +263,10 @@ def test_whoever_is_no_core_is_not_believed(yard):
         ('[ship]\nto = "https://core.example"\ntoken = "x"', "a secret must not stand in this file"),
         ('[ship]\nto = "https://core.example"\nkey_file = "x"', "key_file without cert_file"),
         ('[ship]\nto = "https://core.example"\n[collector.x]\nkind = "events"', "is told, and reads nothing"),
+        (
+            '[ship]\nto = "https://core.example"\n[collector.x]\nkind = "maildir"\npath = "/var/mail/reports"',
+            "reads reports, which only the core can attribute",
+        ),
         ('[ship]\nto = "https://core.example"\n[collector."a b"]\nkind = "sendlog"\npath = "x"', "no name to ship by"),
     ],
 )

@@ -15,6 +15,7 @@ from monitor.access.limits import Limits
 from monitor.api import (
     accesslog,
     approvals,
+    attribution,
     batches,
     doors,
     events,
@@ -26,12 +27,14 @@ from monitor.api import (
     leases_told,
     look,
     me,
+    meanings,
     people,
     quarantine,
     refusals,
     search,
     series,
     session,
+    suppressions,
     worst,
 )
 from monitor.api.described import describe
@@ -60,7 +63,21 @@ def build(core: Core, *, demo: bool = False, closing: Callable[[], None] = lambd
     app.include_router(hand.router(core))
     app.include_router(handover.router(core))
     app.include_router(look.router(core, demo=demo))
-    for question in (series, worst, search, me, session, people, keys, approvals, quarantine, accesslog):
+    for question in (
+        series,
+        worst,
+        search,
+        meanings,
+        me,
+        session,
+        people,
+        keys,
+        approvals,
+        quarantine,
+        accesslog,
+        attribution,
+        suppressions,
+    ):
         app.include_router(question.router(core))
     app.include_router(health.router(core))
     page = Path(str(files("dashboards").joinpath("page")))

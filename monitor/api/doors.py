@@ -81,9 +81,12 @@ CORE: Mapping[tuple[str, str], Door] = {
     ("GET", "/v1/top"): _OWN,
     ("GET", "/v1/cohorts"): _OWN,
     ("GET", "/v1/replies"): _OWN,
+    ("GET", "/v1/replies/classes"): _OWN,
+    ("GET", "/v1/replies/unknown"): _OWN,
     ("POST", "/v1/search"): Door(Right.READ, own=True, named=True, noted=True),
     ("GET", "/v1/facts"): _READ,
     ("GET", "/v1/rejected"): _READ,
+    ("GET", "/v1/attribution"): _READ,
     # the brake
     ("GET", "/v1/check"): _CHECK,
     ("POST", "/v1/check"): _CHECK,
@@ -94,6 +97,15 @@ CORE: Mapping[tuple[str, str], Door] = {
     ("GET", "/v1/approvals"): Door(Right.OPERATE, named=True),
     ("POST", "/v1/approvals/{approval}"): _OPERATE,
     ("DELETE", "/v1/approvals/{approval}"): _OPERATE,
+    # who should get no more mail
+    ("GET", "/v1/suppressions"): _OWN,
+    ("POST", "/v1/suppressions/check"): Door(Right.READ, own=True, named=True),
+    ("POST", "/v1/suppressions"): _OPERATE,
+    ("POST", "/v1/suppressions/release"): _OPERATE,
+    ("GET", "/v1/suppressions/outages"): _READ,
+    ("POST", "/v1/suppressions/outages"): _OPERATE,
+    ("DELETE", "/v1/suppressions/outages/{outage}"): _OPERATE,
+    ("DELETE", "/v1/suppressions/{person}"): _ADMIN,
     # what could not be read
     ("GET", "/v1/quarantine"): _ADMIN,
     ("GET", "/v1/quarantine/{item}"): _ADMIN,

@@ -63,6 +63,7 @@ def _measure(core: Core) -> None:
             count = sum(1 for one in known["open"] if one.rule == rule.name and one.grade is grade)
             telemetry.incidents.labels(rule.name, str(grade)).set(count)
     _measure_quarantine(core)
+    _measure_attribution(core)
     telemetry.gate.measure(known["held"], core.gate.read_at)
 
 
@@ -75,3 +76,23 @@ def _measure_quarantine(core: Core) -> None:
     metrics.oldest.set((core.clock() - stand.oldest).total_seconds() if stand.oldest else float("nan"))
     for reason in REASONS:
         core.telemetry.reach(metrics.dropped.labels(reason), kept.dropped[reason])
+
+
+def _measure_attribution(core: Core) -> None:
+    tally, metrics = core.attributor.tally, core.telemetry.attribution
+    metrics.waiting.set(tally.waiting)
+    for metric, by_source in (
+        (metrics.reports, tally.reports),
+        (metrics.unverified, tally.unverified),
+        (metrics.disagree, tally.disagree),
+    ):
+        for source, total in dict(by_source).items():
+            core.telemetry.reach(metric.labels(source), total)
+    for metric, by_word in (
+        (metrics.clues, tally.clues),
+        (metrics.attributed, tally.attributed),
+        (metrics.unattributed, tally.unattributed),
+        (metrics.refused, tally.refused),
+    ):
+        for labels, total in dict(by_word).items():
+            core.telemetry.reach(metric.labels(*labels), total)

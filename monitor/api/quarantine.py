@@ -31,7 +31,7 @@ _NAME = Query(max_length=200)
 def router(core: Core) -> APIRouter:
     """The routes; each read, retry and drop is in the access log."""
     api = APIRouter(tags=["quarantine"])
-    desk = Desk(core.stores, core.settings.collectors)
+    desk = Desk(core.stores, core.settings.collectors, core.attributor)
 
     @api.get("/v1/quarantine")
     def items(

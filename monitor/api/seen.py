@@ -5,7 +5,7 @@ So a route can't forget whose mail it tells of: the facts that it gets answer fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +21,9 @@ from monitor.api.asked import Windowed
 from monitor.facts.store import Reader
 from monitor.keyring import Keyring
 from monitor.ledger import actions, incidents, journal
+from monitor.ledger.suppressions import Entry
 from monitor.model import Incident, Scope
+from monitor.register import Standing
 from monitor.service import Core
 
 Heard = Mapping[tuple[str, str], tuple[datetime | None, datetime]]
@@ -78,6 +80,14 @@ class Seen:
             found = actions.newest(conn, limit, before, tenant=self.tenant)
         tell = sellers.action if self.tenant else words.action
         return [tell(one) for one in found]
+
+    def suppression_changes(self, since: int, limit: int) -> list[Entry]:
+        """Changes of suppressions after that number, in their order."""
+        return self._core.lists.register.changes(since, limit, self.tenant)
+
+    def standings(self, addresses: Sequence[str], tenant: str, stream: str, now: datetime) -> list[Standing]:
+        """Whether mail of that tenant and stream should go to each address."""
+        return self._core.lists.register.check(addresses, tenant, stream, now, self.tenant)
 
     def heard(self) -> Heard:
         """How far each source has told what it knows."""

@@ -16,13 +16,18 @@ from monitor.ledger import (
     approvals,
     audit,
     chain,
+    evidence,
     incidents,
     journal,
     keys,
     notices,
+    outages,
     people,
     providers,
     sessions,
+    suppressions,
+    unplaced,
+    webhooks,
 )
 from monitor.ledger.columns import metadata
 
@@ -31,13 +36,18 @@ TABLES = (
     actions,
     approvals,
     chain,
+    evidence,
     incidents,
     journal,
     keys,
     notices,
+    outages,
     people,
     providers,
     sessions,
+    suppressions,
+    unplaced,
+    webhooks,
 )  # imported, they have entered `metadata`
 
 
