@@ -10,9 +10,9 @@ from collectors._addresses import address
 from collectors._automatic import Automatic, automatic
 from collectors._dsn import Report, Told, instant, report
 from collectors._mail import Headers, Mail, read
-from collectors._phrases import DAEMON, FAILED, SUBJECT
+from collectors._phrases import DAEMON, END, FAILED, MACHINE, SUBJECT
 from collectors._prose import Said, prose, said
-from collectors._refusal import Failure, Source, failure
+from collectors._refusal import Failure, Source, codes, failure
 from collectors._returned import clues
 
 __all__ = ("Failure", "bounced", "clues", "outcomes")
@@ -105,13 +105,26 @@ def _action(mail: Mail, found: Report, text: str) -> str:
         return ""
     if mail.report == "delivery-status" or found.reporter or "x-failed-recipients" in mail.headers:
         return "failed"
-    return "failed" if _by_machine(mail) and FAILED.among(text.lower()) else ""
+    return "failed" if FAILED.among(text.lower()) and (_by_daemon(mail) or _by_look(mail, text)) else ""
 
 
 def _by_machine(mail: Mail) -> bool:
+    return _by_daemon(mail) or _called(mail)
+
+
+def _by_daemon(mail: Mail) -> bool:
+    """Whether a mail system wrote it, by its name, or by the empty sender that only reports have (RFC 5321)."""
     headers = mail.headers
-    return (
-        ("from" in headers and DAEMON.search(headers.get("from")) is not None)
-        or headers.get("return-path").strip() == "<>"
-        or SUBJECT.search(headers.get("subject")) is not None
-    )
+    daemon = "from" in headers and DAEMON.search(headers.get("from")) is not None
+    return daemon or headers.get("return-path").strip() == "<>"
+
+
+def _called(mail: Mail) -> bool:
+    headers = mail.headers
+    return MACHINE.search(headers.get("from")) is not None or SUBJECT.search(headers.get("subject")) is not None
+
+
+def _by_look(mail: Mail, text: str) -> bool:
+    """Whether it looks like a bounce though its writer may be anybody: parcels "could not be delivered" as well."""
+    told = mail.original is not None or codes(text) != (0, "")
+    return _called(mail) and (told or any(END.search(part.own) for part in mail.parts))

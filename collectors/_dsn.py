@@ -13,14 +13,14 @@ from itertools import islice
 from collectors._addresses import address, host
 from collectors._mail import Headers, Mail, parsed
 
-_KINDS = frozenset(("message/delivery-status", "message/global-delivery-status", "message/x-delivery-status"))
+REPORTS = frozenset(("message/delivery-status", "message/global-delivery-status", "message/x-delivery-status"))
 _FIELD = re.compile(r"^(?:Reporting-MTA|Final-Recipient|Original-Recipient):", re.IGNORECASE | re.MULTILINE)
 _WORDS = ("-Recipient:", "-MTA:", "-recipient:", "-mta:", "-RECIPIENT:")
 _OF_A_RECIPIENT = ("final-recipient", "original-recipient", "action", "status", "diagnostic-code", "remote-mta")
 _TYPE = re.compile(r"[a-zA-Z0-9-]{1,20};[ ]*")
 _EMPTY = re.compile(r"\n[ \t]*\n")
 _DIAGNOSTIC = 2_000  # characters of what is said of one recipient
-_LIMIT = 500  # recipients of one report
+RECIPIENTS = 1_000  # of one report: whoever meets so many can not know whether that is all
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def report(mail: Mail) -> Report:
 
     One is also found in a part of another type: half of those who write such parts label them wrongly.
     """
-    texts = [part.text for part in mail.parts if part.kind in _KINDS]
+    texts = [part.text for part in mail.parts if part.kind in REPORTS]
     if not texts:
         told = [part.text for part in mail.parts if any(word in part.text for word in _WORDS)]
         texts = [text[first.start() :] for text in told if (first := _FIELD.search(text))]
@@ -79,12 +79,12 @@ def _joined(found: Report, text: str) -> Report:
             told.append(_told(group))
         else:
             told[-1] = _completed(told[-1], _told(group))
-    return replace(found, told=tuple(told[:_LIMIT]))
+    return replace(found, told=tuple(told[:RECIPIENTS]))
 
 
 def _groups(text: str) -> Iterator[Headers]:
     """Groups of fields: by empty lines, and where a recipient begins without one."""
-    for paragraph in islice(_EMPTY.split(text), 2 * _LIMIT):
+    for paragraph in islice(_EMPTY.split(text), 2 * RECIPIENTS):
         group = parsed(paragraph.lstrip("\n"))
         if len(group.all("final-recipient")) > 1 or len(group.all("original-recipient")) > 1:
             yield from _parted(group)

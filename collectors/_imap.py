@@ -35,7 +35,6 @@ _LISTED = 50_000
 _NAMED = 500  # letters named in one command: even far apart they fit into the 8,192 bytes that RFC 7162 section 4 tells
 _CONNECT = 10.0  # seconds at most for a connection, for its TLS, and for the first word
 _FAREWELL = 2.0  # seconds
-SMALL = 32 << 10  # bytes
 KEYWORD = "$MailvaneRead"
 # What the library stumbles into over lines that it does not expect.
 _NONSENSE = (ValueError, TypeError, LookupError, AssertionError, AttributeError, RecursionError, OverflowError)
@@ -234,16 +233,16 @@ class Folder:
         self._client.forget()
         return found
 
-    def sizes(self, uids: Sequence[int]) -> dict[int, int]:
-        """Bytes of each letter; of small ones that they are no more than ``SMALL``."""
+    def sizes(self, uids: Sequence[int], small: int) -> dict[int, int]:
+        """Bytes of each letter; of those that have no more than ``small``, just that: it is quicker."""
         large: list[int] = []
         for some in _portions(uids):
             with understood():
-                large += self._client.search(["UID", some, "LARGER", SMALL])
+                large += self._client.search(["UID", some, "LARGER", small])
         with understood():
             found = self._client.fetch(large, ["RFC822.SIZE"])
         self._client.forget()
-        return dict.fromkeys(uids, SMALL) | {uid: _whole(parts.get(b"RFC822.SIZE")) for uid, parts in found.items()}
+        return dict.fromkeys(uids, small) | {uid: _whole(parts.get(b"RFC822.SIZE")) for uid, parts in found.items()}
 
     def fetched(self, uids: Sequence[int], largest: int) -> dict[int, Fetched | None]:
         """The letters that are still there; None where the server has one and gives no content.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -15,6 +15,7 @@ from collectors import _arf, _automatic, _bounce, _mail
 from collectors._addresses import address
 from collectors._arf import Complaint
 from collectors._bounce import Failure
+from collectors._dsn import RECIPIENTS, REPORTS
 from collectors._mail import Mail
 from collectors._provider import KNOWN, provider_of
 from collectors._reporters import REPORTERS, checked
@@ -24,7 +25,6 @@ from monitor.ports import Collector
 from monitor.scrub import scrub
 
 MESSAGE = "message"  # what such a thing is called in the quarantine
-RECIPIENTS = 10_000  # of one letter: more are no bounce of mail that a marketplace sends
 INCIDENTS = 1_000  # that one report may stand for (RFC 5965 section 3.2)
 # How long a reporter's key may be out of reach, before its report is taken as nobody's.
 PATIENCE = timedelta(hours=1)
@@ -77,9 +77,6 @@ class Letterbox(Collector):
     )
     trusted: bool = Field(
         default=False, description="believe bounces of messages that are not known, as no stranger can write here"
-    )
-    recipients: Annotated[int, Field(ge=1)] = Field(
-        default=RECIPIENTS, description="recipients of one bounce; more are set aside"
     )
 
     _verifier: Verifier = PrivateAttr()
@@ -191,8 +188,8 @@ class _Told:
         self._met[str(kind)] += 1
 
     def _bounces(self, letter: Raw, mail: Mail, failures: Sequence[Failure]) -> None:
-        if len(failures) > self._box.recipients:
-            self.broken(letter, "bounce of more recipients than `recipients` allows")
+        if len(failures) >= RECIPIENTS or any(part.cut for part in mail.parts if part.kind in REPORTS):
+            self.broken(letter, f"bounce of {RECIPIENTS} recipients or more, or a report too long to be read")
             return
         clues = replace(_bounce.clues(mail), vouched=self._box.trusted)
         if letter.to:

@@ -33,12 +33,14 @@ class Part:
 
     ``quoted`` is where in the text the message begins that came back, -1 where it holds none. ``title`` is its
     Content-Description, or else its file name. Of a leaf that is no text (an image, an archive) the text is empty.
+    ``cut``: there is more of it than was read.
     """
 
     kind: str
     text: str
     quoted: int = -1
     title: str = ""
+    cut: bool = False
 
     @property
     def own(self) -> str:
@@ -158,7 +160,9 @@ class _Reader:
             self.parts.append(Part(kind, ""))
             return
         coding = headers.get("content-transfer-encoding").lower()
-        content = unencoded(self._content[start : min(end, start + 2 * TEXT)], coding)[: min(TEXT, self._text)]
+        content = unencoded(self._content[start : min(end, start + 2 * TEXT)], coding)
+        room = min(TEXT, self._text)
+        cut, content = len(content) > room or end - start > 2 * TEXT, content[:room]
         self._text -= len(content)
         if kind in _ORIGINALS:
             if self.original is None:
@@ -168,7 +172,7 @@ class _Reader:
         title = headers.get("content-description") or parameters.get("name", "")
         binary = not kind.startswith(("text/", "message/")) and b"\0" in content[:1024]
         text = "" if binary else decoded(content, parameters.get("charset", ""))
-        self.parts.append(Part(kind, text, title=title))
+        self.parts.append(Part(kind, text, title=title, cut=cut))
 
     def find_quoted(self) -> None:
         """Look for a message that came back within a text."""

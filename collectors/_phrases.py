@@ -49,6 +49,9 @@ FAILED = Phrases(
     account is disabled | was aborted | wasn't delivered | weren't able to | did not exactly match
     been delivered | no mailbox here | automatically rejected | no valid recipients | unsuccessful delivery
     quota violation | transcript of session | returned message | delivery report unavailable | message blocked
+    transient non-fatal | failed to reach | unreachable | unknown recipient | delivery refused | not deliverable
+    not a member of this mailing list | are not member | may cause mail loop | duplicated message-id
+    address failed | addresses failed | address(es) failed | recipients failed | recipient failed
     could not be sent | xmail bounce | address not found | been delayed | is delayed | recipient not found | error(s):
     nicht zugestellt | unzustellbar | zustellung fehlgeschlagen | konnte nicht | nicht zustellbar
     niet worden bezorgd | niet bezorgd | onbestelbaar | kunde inte levereras | kunne ikke leveres
@@ -111,16 +114,19 @@ END = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 
-# Who writes bounces: the local part or name of a From.
+# Who writes bounces, by the name or address of a From; and who may, though others call themselves so as well.
 DAEMON = re.compile(
-    r"mailer[-_. ]?daemon|post_?master|mail[-_. ]?(?:delivery|system|administrator|admin)|\bmdaemon"
-    r"|delivery.?(?:sub)?system|bounce|no-?reply|^\s*$|^<>$|imss|interscan|gateway|smtp_mail|mailsystem|symantec|mmsc|mail\.delivery|mailserver"
-    r"|mailadm|^\"?admin|daemon|exchange|\bmta\b|mailmarshal|system admin",
+    r"mailer[-_. ]?daemon|post_?master|mail[-_. ]?(?:delivery|system|administrator)|\bmdaemon|delivery.?(?:sub)?system"
+    r"|^\s*$|^<>$|imss|interscan|smtp_mail|mailsystem|symantec|mmsc|mail\.delivery|mailserver|mailmarshal|system admin",
+    re.IGNORECASE,
+)
+MACHINE = re.compile(
+    r"bounce|no-?reply|gateway|mailadm|^\"?<?admin|-admin@|daemon|exchange|\bmta\b|mail[-_. ]?admin|abuse|noc@|root@",
     re.IGNORECASE,
 )
 SUBJECT = re.compile(
     r"undeliver|delivery|failure|failed|returned|returning|mail (?:system )?error|non[- ]?deliver|not (?:be )?deliver"
-    r"|bounce|rejected|non remis"
+    r"|bounce|rejected|non remis|not member|fml system|security alert"
     r"|unzustellbar|nicht zugestellt|zustell|niedostar|nedoru|не доставлено|недостав|mancata consegna|mancato recapito"
     r"|no entregad|devuelt|エラー|配信|不達|退信|失败|失敗|error sending|user unknown|unknown user|postmaster|remis\b",
     re.IGNORECASE,

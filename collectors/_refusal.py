@@ -23,7 +23,7 @@ _WORDS = re.compile(r"[^\W\d_]{2}|[45]\d\d")
 _UNROUTED = re.compile(r"unrouteable address\b", re.IGNORECASE)
 _NOBODY = ("5.1.", "4.1.")  # enhanced codes of addresses
 _REMOTE = (
-    re.compile(r"\bhost ([A-Za-z0-9][A-Za-z0-9.-]{2,250})\s{0,3}[\[:(]"),
+    re.compile(r"\bhost:? ([A-Za-z0-9][A-Za-z0-9.-]{2,250})\s{0,3}[\[:(]"),
     re.compile(r"while talking to ([A-Za-z0-9][A-Za-z0-9.-]{2,250})"),
     re.compile(r"\bby ([A-Za-z0-9][A-Za-z0-9-]{0,60}\.[A-Za-z0-9.-]{2,200})\. ?\["),
     re.compile(
@@ -33,7 +33,10 @@ _REMOTE = (
 # The stage of the SMTP session that was refused, as servers and gateways name it; the first that is found decides.
 _PHASES = (
     ("data", Phrases("end of data | final dot | after i sent the message | message body | (state 18 | (state 17")),
-    ("data", Phrases("final data | data command | to data | after data | data send | smtp data | [data]")),
+    (
+        "data",
+        Phrases("final data | data command | to data | after data | data send | smtp data | [data] | text command"),
+    ),
     (
         "rcpt",
         Phrases("rcpt | not like recipient | rejected recipient | (state 14 | (state 13 | recipient address rejected"),
@@ -147,8 +150,9 @@ def _there(best: _Reply, phase: str, told: Told, said: Said | None) -> Meaning:
     """What "user unknown" means: is somebody there after all?
 
     Filters of recipients say so of mail that they do not want. They must see the mail first, so that a refusal at RCPT
-    is none of theirs, and nor is one with the status of an address (5.1.x). A 5.2.x says that the mailbox exists. A
-    report that tells no more than x.0.0, no stage, and a reply without the address, proves nothing: soft, in doubt.
+    is none of theirs, and nor is one with the status of an address (5.1.x). A 5.2.x says that the mailbox exists.
+    Soft, in doubt: a report of x.0.0 with no stage and a reply without the address; and "mailbox unavailable" alone,
+    which by RFC 5321 section 4.2.3 is also said for reasons of policy.
     """
     meaning, status = best.meaning, best.status
     if said and "account" in said.above and (about := classify(said.above)).cls is ReplyClass.INACTIVE_MAILBOX:
@@ -159,7 +163,8 @@ def _there(best: _Reply, phase: str, told: Told, said: Said | None) -> Meaning:
         return replace(meaning, cls=ReplyClass.INACTIVE_MAILBOX)
     if phase == "data" or status.startswith(("5.2.", "5.7.")):
         return replace(meaning, cls=ReplyClass.POLICY)
-    vague = told.status and status.endswith(".0.0") and "<" not in best.text
+    vague = told.status and status.endswith(".0.0") and "@" not in best.text
+    vague = vague or (not status and "mailbox unavailable" in best.text.lower())
     return replace(meaning, permanence=Permanence.SOFT) if vague else meaning
 
 

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _PORTS = {"tls": 993, "starttls": 143, "none": 143}
 _AT_ONCE = 16 << 20  # bytes of letters fetched together
+_SMALL = 32 << 10  # bytes, so many of which are fetched together that their sizes need not be known
 _SIZED = 4  # times as many letters as are fetched at once are asked for their sizes
 _STRIKES = 5  # looks at a letter that the server does not give
 _OWED = 100_000  # letters that wait to be moved, after which no more are read
@@ -252,7 +253,7 @@ class Imap(Letterbox):
         while start < len(uids) and not self._bell.has_rung():
             some = uids[start : start + _SIZED * (self._portion or self.batch)]
             start += len(some)
-            sizes = folder.sizes(some)
+            sizes = folder.sizes(some, min(_SMALL, self.largest))
             left = list(some)
             while left and not self._bell.has_rung():
                 self._left = len(uids) - start + len(left) + len(at.later)

@@ -47,14 +47,10 @@ class Maildir(Letterbox):
     folders: tuple[str, ...] = Field(
         default=(), description="Maildir++ folders read besides, such as `Bounces` for `.Bounces`; `*` for all."
     )
-    done: Literal["move", "delete", "keep"] = Field(
-        default="move",
-        description="What becomes of a letter that was read. `keep` writes nothing to the folder.",
-    )
-    done_folder: Name | Literal[""] = Field(
-        default="",
-        description="Where `move` puts it: a Maildir++ folder, or one within a plain folder. "
-        "Without it: `cur`, marked as seen; `done` in a plain folder.",
+    done: dict[Literal["move"], Name] | Literal["seen", "delete", "keep"] = Field(
+        default="seen",
+        description="What becomes of a letter that was read: `seen`, moved to `cur` and marked so (in a plain folder: "
+        'moved to `done` within it); `{move = "Done"}`, to another folder; `delete`; `keep` writes nothing.',
     )
     quiet: Duration = Field(
         default=timedelta(seconds=5), description="A file in a plain folder is read once it was left alone for so long."
@@ -80,7 +76,7 @@ class Maildir(Letterbox):
         """Why letters can't be read, or put away."""
         try:
             with folder(self.path):
-                found = shelves(self.path, self.folders, self.done_folder)
+                found = shelves(self.path, self.folders, self._beside)
             for shelf in found:
                 with folder(shelf.path):
                     pass
@@ -99,14 +95,19 @@ class Maildir(Letterbox):
     @property
     def _reads_seen(self) -> bool:
         # Only where a letter is marked in its place does the mark say that it is done with.
-        return self.done != "move" or bool(self.done_folder)
+        return self.done != "seen"
+
+    @property
+    def _beside(self) -> str:
+        """The folder for what is done with, if it is another one."""
+        return self.done["move"] if isinstance(self.done, dict) else ""
 
     def _found(self, rounds: Rounds, now: datetime) -> Iterator[_Letter]:
         """Letters not dealt with yet, read; those that can't be are told in ``rounds.aside``."""
         there: set[str] = set()
         met: set[str] = set()  # another program moves letters from new/ to cur/ meanwhile
         whole = True
-        for shelf in shelves(self.path, self.folders, self.done_folder):
+        for shelf in shelves(self.path, self.folders, self._beside):
             with folder(shelf.path) as descriptor:
                 if rounds.still(shelf.path, descriptor):
                     whole = False
@@ -211,7 +212,7 @@ class Maildir(Letterbox):
             if self.done == "delete":
                 (shelf.path / name).unlink()
             else:
-                shelf.put(name, self.done_folder)
+                shelf.put(name, self._beside)
         except FileNotFoundError:
             return False
         except OSError as error:

@@ -106,7 +106,8 @@ def _default(value: Any) -> str:
         return "see below"
     if isinstance(value, list | tuple):
         return f"`{[str(one) for one in value]}`".replace("'", '"')
-    return f"`{value:g}`" if isinstance(value, int | float) else f'`"{value}"`'
+    number = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"`{number}`" if isinstance(value, int | float) else f'`"{value}"`'
 
 
 def main() -> int:

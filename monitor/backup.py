@@ -154,13 +154,23 @@ def _frozen(stores: Stores, data: Path, draft: Path, frozen: Frozen, *, keyring:
             source = copied.driver_connection
             if not isinstance(source, sqlite3.Connection):
                 raise TypeError("a ledger that is no SQLite file has a backup of its own")
-            source.backup(target)
+            _copied(source, target)
         if keyring:
             shutil.copyfile(data / KEYRING, _new(draft / KEYRING))
         for name, content in _dead_letters(stores.quarantine):
             (draft / DEAD_LETTERS).mkdir(exist_ok=True, mode=0o700)
             _new(draft / DEAD_LETTERS / name).write_bytes(content)
     return position, round(monotonic() - began, 3)
+
+
+def _copied(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    """The ledger, copied; a disk that is full is told as by everything else."""
+    try:
+        source.backup(target)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            raise OSError(errno.ENOSPC, "no room for the ledger") from error
+        raise
 
 
 def _dead_letters(quarantine: Quarantine) -> Iterator[tuple[str, bytes]]:

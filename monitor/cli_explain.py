@@ -45,14 +45,20 @@ def explain(files: tuple[Path, ...], *, as_json: bool) -> None:
     for path in files:
         name = "standard input" if str(path) == "-" else str(path)
         try:
+            number = 0
             for number, letter in enumerate(_letters(path), 1):
-                told = {"file": name, "letter": number, **explained(letter)}
-                click.echo(json.dumps(told, ensure_ascii=False) if as_json else "\n".join(_lines(told)))
+                _tell({"file": name, "letter": number, **explained(letter)}, as_json=as_json)
+            if not number:
+                _tell({"file": name, "letter": 0, "is": "nothing", "why": "it is empty"}, as_json=as_json)
         except OSError as error:
             failed = True
             click.echo(f"Error: {name} can't be read: {error.strerror}", err=True)
     if failed:
         sys.exit(1)
+
+
+def _tell(told: dict[str, Any], *, as_json: bool) -> None:
+    click.echo(json.dumps(told) if as_json else "\n".join(_lines(told)))
 
 
 def explained(letter: bytes) -> dict[str, Any]:
@@ -123,7 +129,8 @@ def _why(mail: Mail) -> str:
 
 
 def _lines(told: dict[str, Any]) -> Iterator[str]:
-    yield f"{told['file']}, letter {told['letter']}: {told['is']} ({told['why']})"
+    letter = f", letter {told['letter']}" if told["letter"] else ""
+    yield f"{told['file']}{letter}: {told['is']} ({told['why']})"
     for name, label in (("type", "type"), ("reporter", "reporter"), ("sender", "sender"), ("message_id", "message")):
         if told.get(name):
             yield f"  {label}: {_shown(told[name])}"

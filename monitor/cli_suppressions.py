@@ -109,13 +109,15 @@ def add(
     who: str | None,
 ) -> None:
     """Suppress addresses by hand."""
+    from monitor.register import shown
+
     now, given = kit.now(), _clean(_given(addresses, file))
     with _register(config) as register, kit.worded():
         for some in _by_thousands(given):
             people = register.people(some)
             until = now + span if span else None
             done = register.add(people, tenant=tenant, stream=stream, who=_who(who), why=why, until=until, now=now)
-            _noted(config, "suppression added", people, now)
+            _noted(config, "suppression added", shown(people), now)
             _changes(done)
 
 
@@ -137,14 +139,14 @@ def remove(
     who: str | None,
 ) -> None:
     """Let addresses have mail again. What was told of them so far counts no more."""
-    from monitor.register import pseudonym
+    from monitor.register import pseudonym, shown
 
     now = kit.now()
     given = _clean(_given(addresses, file, least=0 if pseudonyms else 1))
     with _register(config) as register, kit.worded():
         people = [*register.people(given), *map(pseudonym, pseudonyms)]
         done = register.release(people, who=_who(who), why=why, now=now, reason=Reason(reason) if reason else None)
-        _noted(config, "suppression released", people, now)
+        _noted(config, "suppression released", shown(people), now)
     _changes(done)
 
 
@@ -153,13 +155,13 @@ def remove(
 @click.pass_obj
 def forget(config: Path | None, pseudonyms: tuple[str, ...]) -> None:
     """Remove every row about recipients, in the log too. To let mail pass, use remove."""
-    from monitor.register import pseudonym
+    from monitor.register import pseudonym, shown
 
     now = kit.now()
     with _register(config) as register, kit.worded():
         people = [pseudonym(one) for one in pseudonyms]
         count = sum(register.forget(person) for person in people)
-        _noted(config, "suppression forgotten", people, now)
+        _noted(config, "suppression forgotten", shown(people), now)
     click.echo(f"{count} rows are gone")
 
 
@@ -208,8 +210,10 @@ def outages(config: Path | None, limit: int) -> None:
 @click.pass_obj
 def outage(config: Path | None, provider: str, since: datetime, until: datetime, why: str, who: str | None) -> None:
     """Say that PROVIDER had an outage: whoever is suppressed for what it said then is released."""
+    now = kit.now()
     with _register(config) as register, kit.worded():
-        made, moved = register.declare(provider, since, until, who=_who(who), why=why, now=kit.now())
+        made, moved = register.declare(provider, since, until, who=_who(who), why=why, now=now)
+        _noted(config, "outage declared", f"{made.id} provider {provider}", now)
     click.echo(_outage(made))
     click.echo(f"released: {sum(moved.changes.values()):,}")
 
@@ -220,8 +224,11 @@ def outage(config: Path | None, provider: str, since: datetime, until: datetime,
 @click.pass_obj
 def dismiss(config: Path | None, number: int, who: str | None) -> None:
     """Say that outage NUMBER was none: what the provider said then counts after all, within a minute."""
+    now = kit.now()
     with _register(config) as register, kit.worded():
-        found = register.dismiss(number, who=_who(who), now=kit.now())
+        found = register.dismiss(number, who=_who(who), now=now)
+        if found:
+            _noted(config, "outage dismissed", str(number), now)
     if found is None:
         raise click.ClickException(f"there is no outage {number}: mailvane suppressions outages lists them")
     click.echo(_outage(found))
@@ -325,13 +332,12 @@ def _who(named: str | None) -> str:
     return who
 
 
-def _noted(config: Path | None, did: str, people: list[bytes], now: datetime) -> None:
+def _noted(config: Path | None, did: str, on: str, now: datetime) -> None:
     """The access log tells what was done here too."""
     from monitor.ledger import access_log
-    from monitor.register import shown
 
     with kit.ledger(config) as ledger, ledger.begin() as conn:
-        access_log.append(conn, access_log.Entry(now, f"cli:{kit.login()}", did, shown(people), "done"))
+        access_log.append(conn, access_log.Entry(now, f"cli:{kit.login()}", did, on, "done"))
 
 
 def _changes(done: list[Entry]) -> None:

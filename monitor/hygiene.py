@@ -169,10 +169,13 @@ class Hygiene:
         kept = max(EVIDENCE_KEPT, self.policy.soft_within + DOUBT)
         more = True
         while more:
+            # Looked for beforehand: it may take a while, in which nobody else could write.
+            with self._ledger.connect().execution_options(reads=True) as conn:
+                old = suppressions.dispensable(conn, now - _SUPERSEDED, now - _OVER, AT_ONCE)
             with self._ledger.begin() as conn:
                 gone = evidence.expire(conn, now - kept, AT_ONCE)
-                old = suppressions.compact(conn, now - _SUPERSEDED, now - _OVER, AT_ONCE)
-            more = AT_ONCE in (gone, old)
+                suppressions.drop(conn, old)
+            more = AT_ONCE in (gone, len(old))
 
     def _due(self, why: Reason, now: datetime) -> list[Evidence]:
         with self._ledger.connect().execution_options(reads=True) as conn:

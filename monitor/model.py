@@ -101,7 +101,7 @@ UNVERIFIED = frozenset({Kind.UNVERIFIED_COMPLAINT, Kind.UNVERIFIED_BOUNCE})
 COUNTED = tuple(kind for kind in Kind if kind not in UNVERIFIED)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Clues:
     """What a report tells of the message that it is about, so that the pipeline finds whose it was.
 

@@ -49,7 +49,7 @@ class Register:
     def check(self, addresses: Sequence[str], tenant: str, stream: str, now: datetime, own: str = "") -> list[Standing]:
         """For each address, in order, whether mail of that tenant and stream should go there.
 
-        ``own``: for a seller, who is told of what its own mail brought.
+        ``own``: for a seller, who is told of what its own mail brought, and of what a person wants of everybody.
         """
         wrong = [unlike(address) for address in addresses]
         people = self.people([address for address, error in zip(addresses, wrong, strict=True) if not error])
@@ -62,7 +62,8 @@ class Register:
                 if one.in_force and (one.until is None or one.until > now)
             ]
             if own:
-                now_in_force = suppressions.seen_by(conn, own, now_in_force)
+                for_all = [one for one in now_in_force if one.reason is Reason.MANUAL and not one.tenant]
+                now_in_force = [*suppressions.seen_by(conn, own, now_in_force), *for_all]
         by_person: dict[bytes, list[Entry]] = {}
         for entry in sorted(now_in_force, key=lambda one: ORDER.index(one.reason)):
             by_person.setdefault(entry.pseudonym, []).append(entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, Engine
 from monitor.core.outages import Flags, Ints, Signs, doubtful, raised, spans, usual
 from monitor.core.suppressing import LONGEST, STEP
 from monitor.facts import queries
+from monitor.facts.errors import FactsError
 from monitor.facts.recipients import delivered
 from monitor.facts.store import Facts
 from monitor.ledger import evidence, outages
@@ -20,9 +22,11 @@ from monitor.ledger.evidence import Evidence
 from monitor.ledger.outages import Outage
 from monitor.model import Scope
 
+log = logging.getLogger(__name__)
+
 _AROUND = 12  # steps beside what was refused that are looked at
 _BASELINE = timedelta(days=7)
-_PROVEN_OVER = timedelta(days=21)  # before an outage, in which the refused are looked for among those who took mail
+_PROVEN_OVER = timedelta(days=14)  # before an outage, in which the refused are looked for among those who took mail
 _SAMPLE = 400
 _REST = timedelta(days=1)  # after an outage of the longest kind there is none for so long
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -124,15 +128,22 @@ class Watch:
         with self._ledger.connect().execution_options(reads=True) as conn:
             people = evidence.some_refused(conn, line.provider, since, until, _SAMPLE)
             parts = self._parts(conn, line.provider, since, until)
-        proven = None
-        if before:
-            took = delivered(self._facts, people, since - _PROVEN_OVER, since)
-            proven = len(took) / len(people)
+        proven = self._proven(people, since) if before else None
         refused, decided = int(line.refused[start:end].sum()), int(line.decided[start:end].sum())
         why = Signs(refused / max(decided, refused), usually, parts, before, proven).outage()
         if why:
             begun = min([since, *(one.since for one in known if one.holds and one.until >= since)])
             yield Span(line.provider, since, min(until, begun + LONGEST), why)
+
+    def _proven(self, people: Sequence[bytes], since: datetime) -> float | None:
+        """The share of these people who took mail before; None where the facts can't tell in time."""
+        try:
+            return len(delivered(self._facts, people, since - _PROVEN_OVER, since)) / len(people)
+        except FactsError as error:
+            if error.passing:
+                raise
+            log.warning("recipients not looked up", extra={"code": error.code})
+            return None
 
     def _parts(self, conn: Connection, provider: str, since: datetime, until: datetime) -> dict[str, tuple[int, int]]:
         """(refused, decided) of each tenant, or of each campaign where one tenant alone has mail there."""

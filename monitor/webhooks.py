@@ -125,10 +125,9 @@ class Pusher:
 
 def message(changes: Sequence[Entry], after: int) -> bytes:
     """The body that tells of these changes; the same ones make the same body. ``after``: what was told before."""
-    newest = changes[-1].changed_at
     told = {
         "type": TYPE,
-        "timestamp": newest,
+        "timestamp": _stamp(changes[-1].changed_at),
         "data": {
             "after": after,
             "first": changes[0].seq,
@@ -143,13 +142,13 @@ def described(change: Entry) -> dict[str, Any]:
     """A change as feed and push tell it."""
     return {
         "seq": change.seq,
-        "at": change.changed_at,
+        "at": _stamp(change.changed_at),
         "change": str(change.change),
         "pseudonym": change.pseudonym.hex(),
         "reason": str(change.reason),
         "scope": scope(change),
-        "since": change.since,
-        "until": change.until,
+        "since": _stamp(change.since),
+        "until": _stamp(change.until),
         "why": change.why,
         "who": change.who,
     }
@@ -158,6 +157,10 @@ def described(change: Entry) -> dict[str, Any]:
 def scope(entry: Entry) -> dict[str, str]:
     """Whose and which mail an entry keeps back; empty: all."""
     return {name: value for name, value in (("tenant", entry.tenant), ("stream", entry.stream)) if value}
+
+
+def _stamp(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _asked(answer: Answer) -> timedelta:

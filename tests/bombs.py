@@ -21,7 +21,7 @@ CODECS = (
 )
 
 
-def _report(status: bytes) -> bytes:
+def report_of(status: bytes) -> bytes:
     return REPORT + b"--b\r\nContent-Type: message/delivery-status\r\n\r\n" + status + b"\r\n--b--\r\n"
 
 
@@ -95,21 +95,21 @@ BOMBS: Mapping[str, Callable[[], bytes]] = {
     "100,000 parts": lambda: _wide(100_000),
     "100,000 reports in one": lambda: _wide(100_000, b"message/delivery-status"),
     "100,000 messages in one": lambda: _wide(100_000, b"message/rfc822"),
-    "a million recipients": lambda: _report(
+    "a million recipients": lambda: report_of(
         b"Reporting-MTA: dns; mx.example\r\n\r\n"
         + b"".join(
             b"Final-Recipient: rfc822; c%d@example.net\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n" % n
             for n in range(MB)
         )
     ),
-    "recipients in one field": lambda: _report(
+    "recipients in one field": lambda: report_of(
         b"Final-Recipient: rfc822; " + b"jo@example.net, " * 300_000 + b"\r\nAction: failed\r\n"
     ),
-    "a reply of 5 MB": lambda: _report(FAILED % (_TALK * 70_000)),
-    "a reply of 5 MB of digits": lambda: _report(FAILED % (b"5" * 5 * MB)),
-    "a reply of dots and digits": lambda: _report(FAILED % _soup(MB, b"5.1.")),
-    "a reply of signs": lambda: _report(FAILED % _soup(MB, b'<>()[]@:;.,-" ')),
-    "a status of 5 MB": lambda: _report(
+    "a reply of 5 MB": lambda: report_of(FAILED % (_TALK * 70_000)),
+    "a reply of 5 MB of digits": lambda: report_of(FAILED % (b"5" * 5 * MB)),
+    "a reply of dots and digits": lambda: report_of(FAILED % _soup(MB, b"5.1.")),
+    "a reply of signs": lambda: report_of(FAILED % _soup(MB, b'<>()[]@:;.,-" ')),
+    "a status of 5 MB": lambda: report_of(
         b"Final-Recipient: rfc822; a@b.example\r\nStatus: " + b"5." * 2_500_000 + b"\r\n\r\n"
     ),
     "300,000 false boundaries": lambda: _edges(300_000),

@@ -234,6 +234,49 @@ def test_automatic_mail_is_told_apart(raw, kind):
     assert automatic(mail, prose(mail)) is kind
 
 
+def test_a_list_that_takes_no_mail_of_strangers_names_itself():
+    text = "You are not a member of this mailing list <list@ml.example>.\n\nOriginal mail as follows:\n\n  From: a@b.example\n"
+    mail = notice(text, "NOT MEMBER article from news@shop.example", "list-admin@ml.example")
+    assert [(one.recipient, one.meaning.cls) for one in bounced(mail)] == [("list@ml.example", ReplyClass.POLICY)]
+
+
+def test_a_remote_host_is_found_in_prose():
+    text = "The following address failed:\n\na@b.example:\nSMTP error from remote server for TEXT command, host: in.b.example (192.0.2.1) reason: 550 5.2.0 Mail rejected"
+    (one,) = bounced(notice(text))
+    assert (one.remote, one.phase, one.status) == ("in.b.example", "data", "5.2.0")
+
+
+def test_a_parcel_that_could_not_be_delivered_is_no_bounce():
+    text = "Dear anna@box.example,\n\nyour parcel could not be delivered to anna@box.example. Please pay the fee."
+    assert bounced(notice(text, "Delivery failed", "Parcels <no-reply@parcels.example>")) == ()
+
+
+def test_unknown_users_are_in_doubt_where_filters_may_have_spoken():
+    def cls(reply, status):
+        fields = (
+            f"Final-Recipient: rfc822; a@b.example\nAction: failed\nStatus: {status}\nDiagnostic-Code: smtp; {reply}\n"
+        )
+        (one,) = bounced(report_of("Reporting-MTA: dns; a.example\n\n" + fields))
+        return one.meaning.cls, one.meaning.suppresses
+
+    assert cls("550 user unknown", "5.1.1") == (ReplyClass.INVALID_RECIPIENT, True)
+    assert cls("550 user unknown (in reply to RCPT TO command)", "5.0.0") == (ReplyClass.INVALID_RECIPIENT, True)
+    assert cls("550 user unknown (in reply to end of DATA command)", "5.0.0") == (ReplyClass.POLICY, False)
+    assert cls("550 user unknown", "5.2.0") == (ReplyClass.POLICY, False)
+    assert cls("550 5.2.1 user unknown", "5.2.1") == (ReplyClass.INACTIVE_MAILBOX, True)
+    assert cls("550 user unknown", "5.0.0") == (ReplyClass.INVALID_RECIPIENT, False)
+    assert cls("450 4.1.1 user unknown", "4.1.1") == (ReplyClass.INVALID_RECIPIENT, True)
+
+
+def test_an_address_that_exim_cannot_route_has_no_domain_unless_it_is_its_own():
+    def cls(sender):
+        text = "could not be delivered. The following address(es) failed:\n\n  a@b.example\n    Unrouteable address\n"
+        return bounced(notice(text, sender=sender))[0].meaning.cls
+
+    assert cls("Mailer-Daemon@out.shop.example") is ReplyClass.BAD_DOMAIN
+    assert cls("Mailer-Daemon@mx.b.example") is ReplyClass.INVALID_RECIPIENT
+
+
 def test_mail_between_people_is_no_bounce():
     mail = notice(
         "My letter to a@b.example could not be delivered, says the post.", "lunch?", "Anna <anna@box.example>"
@@ -281,7 +324,7 @@ def test_html_is_read_as_text():
 
 def test_a_report_of_countless_recipients_is_cut():
     fields = "".join(f"Final-Recipient: rfc822; a{n}@b.example\nAction: failed\n\n" for n in range(2000))
-    assert len(bounced(report_of("Reporting-MTA: dns; a\n\n" + fields))) == 500
+    assert len(bounced(report_of("Reporting-MTA: dns; a\n\n" + fields))) == 1000
 
 
 HEADERS = "From: MAILER-DAEMON@a.example\nSubject: failure notice\n\n"

@@ -101,7 +101,9 @@ def box(tmp_path: Path) -> Iterator[Box]:
     with KeyDns() as dns:
         dns.texts[f"arf._domainkey.{YAHOO}"] = [key().record()]
         dns.texts[f"arf._domainkey.{FORGER}"] = [key().record()]
-        section = f'[collector.fbl]\nkind = "maildir"\npath = "{folder}"\nresolvers = ["{dns.address}"]\nevery = "0.3s"\n'
+        section = (
+            f'[collector.fbl]\nkind = "maildir"\npath = "{folder}"\nresolvers = ["{dns.address}"]\nevery = "0.3s"\n'
+        )
         with mailvane(tmp_path, f'[automation]\nmode = "enforce"\n{section}') as service:
             post(service, sent())
             yield Box(service, folder)

@@ -143,7 +143,7 @@ def test_nothing_is_put_away_before_it_is_committed(box):
     assert names(box / "new") == ["1.M1.host"]
 
 
-@pytest.mark.parametrize("done", ["move", "delete", "keep"])
+@pytest.mark.parametrize("done", ["seen", "delete", "keep"])
 def test_a_kill_between_commit_and_move_counts_nothing_twice(box, monkeypatch, done):
     monkeypatch.setattr(module, "_LETTERS", 2)
     for number in range(5):
@@ -189,7 +189,7 @@ def test_deleted_letters_are_gone(box):
 def test_letters_are_moved_to_another_folder_which_is_made(box):
     put(box / "new", "1.M1.host", 1)
     put(box / "cur", "2.M2.host:2,S", 2)
-    reader = Reader(box, done_folder="Done", folders=("*",))
+    reader = Reader(box, done={"move": "Done"}, folders=("*",))
     reader.read()
     assert names(box / ".Done" / "cur") == ["1.M1.host:2,S", "2.M2.host:2,S"]
     assert reader.read() == 0
@@ -335,7 +335,7 @@ def test_a_full_folder_is_emptied_at_a_steady_pace(box):
 def test_letters_that_cannot_be_put_away_stop_the_source_and_count_once(box):
     put(box / "new", "1.M1.host", 1)
     (box / ".Done").write_text("in the way")
-    reader = Reader(box, done_folder="Done")
+    reader = Reader(box, done={"move": "Done"})
     told = reader.source.collect(Memory(), NOW)
     reader.commit(next(told))
     with pytest.raises(PluginError, match=r"can't be moved \(Not a directory\): .* done = .keep."):
@@ -376,7 +376,7 @@ def test_a_plain_folder_is_read_when_its_files_are_left_alone(tmp_path):
 
 
 def test_a_file_that_comes_again_under_its_name_is_another_letter(tmp_path):
-    reader = Reader(tmp_path, done_folder="read")
+    reader = Reader(tmp_path, done={"move": "read"})
     for number in (1, 2):
         put(tmp_path, "bounce.eml", number)
         reader.read()
@@ -384,7 +384,7 @@ def test_a_file_that_comes_again_under_its_name_is_another_letter(tmp_path):
     assert names(tmp_path / "read") == ["bounce.eml", "bounce.eml.1"]
 
 
-@pytest.mark.parametrize("done", ["move", "keep"])
+@pytest.mark.parametrize("done", ["seen", "keep"])
 def test_a_file_of_the_same_name_that_came_while_we_were_down_is_read(tmp_path, done):
     reader = Reader(tmp_path, done=done)
     put(tmp_path, "bounce.eml", 1)
@@ -418,7 +418,7 @@ def test_a_folder_in_which_nothing_changes_is_not_listed_again(box, monkeypatch)
 @pytest.mark.parametrize("name", ["a/b", ".hidden", "..", "x\0y"])
 def test_a_folder_for_what_is_done_is_one_name(tmp_path, name):
     with pytest.raises(ValidationError):
-        Maildir(path=tmp_path, done_folder=name)
+        Maildir(path=tmp_path, done={"move": name})
 
 
 def test_set_aside_letters_are_told_from_those_that_are_done_with():

@@ -469,6 +469,9 @@ NONE = {
     ("Retention", "access"),  # how long the log of it is kept
     ("GateSettings", "access"),  # who may do what
     ("_Road", "put_cookie"),  # what puts one
+    ("Clues", "token"),  # of clues nothing at all is shown
+    ("Imap", "token_url"),  # where tokens are given
+    ("Letterbox", "_verifier"),  # knows others' public keys
 }
 
 

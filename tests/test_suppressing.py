@@ -224,9 +224,7 @@ SHAPES = {
 
 
 @pytest.mark.scale(order=5)
-@pytest.mark.parametrize(
-    ("shape", "hold"), [*((shape, 60) for shape in SHAPES), ("three sellers", 0), ("one seller", 0)]
-)
+@pytest.mark.parametrize(("shape", "hold"), [*((shape, 60) for shape in SHAPES), ("three sellers", 0)])
 def test_forty_minutes_in_which_a_provider_refuses_everybody_suppress_nobody(house: House, shape: str, hold: int):
     house.policy = Policy(hold=hold * MINUTE)
     tenants, known = SHAPES[shape]
@@ -553,7 +551,9 @@ def test_the_same_event_told_again_changes_nothing(house: House):
     assert len(house.feed()) == 1
 
 
-@settings(max_examples=100 if FULL_SIZE else 6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100 if FULL_SIZE else 6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(steps=st.lists(st.tuples(st.sampled_from("ax"), st.integers(0, 5)), max_size=25), limit=st.integers(1, 7))
 def test_the_feed_read_twice_is_equal_in_pages_of_any_size_while_others_write_and_after_a_restart(
     facts, tmp_path_factory, steps, limit

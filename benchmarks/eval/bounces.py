@@ -197,9 +197,8 @@ def _others(score: Score) -> None:
     for row in _truth("other_bounce_ground_truth.csv"):
         found = _outcomes(row["file"])
         if row["is_bounce"]:
-            score.add(
-                bool(found) == (row["is_bounce"] == "1"), f"{row['file']}: bounce {row['is_bounce']} is {bool(found)}"
-            )
+            told = found if row["is_bounce"] == "1" else [one for one in found if one.action == "failed"]
+            score.add(bool(told) == (row["is_bounce"] == "1"), f"{row['file']}: bounce {row['is_bounce']}")
         if row["recipient"]:
             score.add(row["recipient"] in {one.recipient for one in found}, f"{row['file']}: not {row['recipient']}")
         if row["reason"]:

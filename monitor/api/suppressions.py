@@ -13,6 +13,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 
+from monitor import webhooks
 from monitor.api import sellers, suppressions_told, words
 from monitor.api.access import caller_of, note_on
 from monitor.api.asked import OWN_ONLY, Unclear, answer
@@ -27,7 +28,6 @@ from monitor.ledger.outages import Outage
 from monitor.ledger.suppressions import AUTOMATION, Entry
 from monitor.register import Standing, pseudonym, shown, unlike
 from monitor.service import Core
-from monitor.webhooks import scope
 
 BODY_LIMIT = 1 << 20
 _MOST_CHANGES = 10_000
@@ -112,18 +112,7 @@ def router(core: Core) -> APIRouter:
 def described(one: Entry, *, own: bool = False) -> dict[str, Any]:
     """A change; a seller (``own``) is not told which person did it, nor what that one wrote."""
     by_person = own and one.who != AUTOMATION
-    return {
-        "seq": one.seq,
-        "at": words.stamp(one.changed_at),
-        "change": str(one.change),
-        "pseudonym": one.pseudonym.hex(),
-        "reason": str(one.reason),
-        "scope": scope(one),
-        "since": words.stamp(one.since),
-        "until": words.stamp(one.until),
-        "why": sellers.DECIDED if by_person else one.why,
-        "who": sellers.PERSON if by_person else one.who,
-    }
+    return webhooks.described(one) | ({"why": sellers.DECIDED, "who": sellers.PERSON} if by_person else {})
 
 
 async def _with_body(request: Request, model: type[M], work: Callable[[M], Response]) -> Response:
@@ -162,9 +151,9 @@ def standing(one: Standing) -> dict[str, Any]:
         "reason": str(entry.reason) if entry else None,
         "since": words.stamp(entry.since) if entry else None,
         "until": words.stamp(entry.until) if entry else None,
-        "scope": scope(entry) if entry else None,
+        "scope": webhooks.scope(entry) if entry else None,
         "pseudonym": one.pseudonym.hex(),
-        "others": [{"reason": str(other.reason), "scope": scope(other)} for other in one.others],
+        "others": [{"reason": str(other.reason), "scope": webhooks.scope(other)} for other in one.others],
     }
 
 

@@ -248,10 +248,10 @@ def forget(conn: Connection, person: bytes) -> int:
     return gone + conn.execute(delete(_entries).where(_entries.c.pseudonym == person)).rowcount
 
 
-def compact(conn: Connection, superseded: datetime, over: datetime, limit: int) -> int:
-    """Remove changes that a later one superseded, and entries that are over, if older than that; how many rows went.
+def dispensable(conn: Connection, superseded: datetime, over: datetime, limit: int) -> list[int]:
+    """Numbers of changes that a later one superseded, and of entries that are over, if older than that.
 
-    Whoever reads the log from its beginning still learns who is suppressed. The newest row always stays.
+    Without them, whoever reads the log from its beginning still learns who is suppressed. The newest row always stays.
     """
     later = _log.alias("later")
     same = [later.c[name] == _log.c[name] for name in _NAME]
@@ -259,12 +259,15 @@ def compact(conn: Connection, superseded: datetime, over: datetime, limit: int) 
     ended = and_(_log.c.changed_at < over, _log.c.change.not_in([str(one) for one in IN_FORCE]))
     old = or_(and_(_log.c.changed_at < superseded, newer), ended)
     asked = select(_log.c.seq).where(_log.c.changed_at < max(superseded, over), old, _log.c.seq < head(conn))
-    gone = list(conn.execute(asked.limit(limit)).scalars())
-    for first in range(0, len(gone), _BINDS):
-        some = gone[first : first + _BINDS]
+    return list(conn.execute(asked.limit(limit)).scalars())
+
+
+def drop(conn: Connection, numbers: Sequence[int]) -> None:
+    """Remove those changes from the log, and the entries of which they are the last."""
+    for first in range(0, len(numbers), _BINDS):
+        some = numbers[first : first + _BINDS]
         for table in (_sellers, _log, _entries):
             conn.execute(delete(table).where(table.c.seq.in_(some)))
-    return len(gone)
 
 
 def _in_force() -> ColumnElement[bool]:

@@ -78,7 +78,7 @@ class CannedApi:
             "/v1/leases": lambda: {"generation": 41, "leases": scene.leases(now)},
             "/v1/actions": lambda: {"actions": scene.actions(now)},
             "/v1/replies/classes": lambda: {"classes": scene.classes()},
-            "/v1/replies/unknown": lambda: scene.unknown(),
+            "/v1/replies/unknown": scene.unknown,
         }
         return answers[path]() if path in answers else None
 

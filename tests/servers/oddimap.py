@@ -86,7 +86,7 @@ class OddImap:
             validity = [b"* OK [UIDVALIDITY " + self.validity + b"] valid"] if self.validity else []
             yield [f"* {len(self.letters)} EXISTS".encode(), *validity, tag + b" OK [READ-WRITE] done"]
         if "LARGER" in words:
-            chosen = [uid for uid in chosen if len(self.letters[uid]) > int(words.split()[-1])]
+            chosen = [uid for uid in chosen if len(self.letters[uid]) > int(words.rsplit(maxsplit=1)[-1])]
         if words.startswith("UID SEARCH"):
             yield [b"* SEARCH " + " ".join(map(str, chosen)).encode(), done]
         if words.startswith("UID FETCH"):
