@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from threading import Lock
 
@@ -25,6 +25,8 @@ RECORD = 4_096  # bytes of a key's record; RSA of 8,192 bits has 1,500
 _LEAST, _LONGEST, _ABSENT = timedelta(minutes=1), timedelta(days=1), timedelta(hours=1)
 _AGAIN = timedelta(seconds=30)  # after a failure: a name server that is away is not waited for at each letter
 _RECORDS = 20  # TXT records at one name
+_WHILE = timedelta(minutes=1)
+_QUICK = 0.1  # seconds that an answer may take, and cost nothing
 
 
 class Unreachable(Exception):  # noqa: N818 - it passes, and is no error
@@ -40,16 +42,22 @@ class _Known:
 class Keys:
     """Key records by name. ``resolvers`` are "host" or "host:port" of name servers; none: those of the system.
 
-    Hosts are addresses, in brackets where a port follows an IPv6 one. One object may be used by many threads.
+    Hosts are addresses, in brackets where a port follows an IPv6 one. ``patience`` is how long slow name servers, all
+    together, are waited for in a minute; after that nobody is asked until it is over. One object may be used by many
+    threads.
 
     Raises:
         ValueError: a resolver is no address, or its port no port.
     """
 
-    def __init__(self, resolvers: Sequence[str] = (), timeout: timedelta = TIMEOUT) -> None:
+    def __init__(
+        self, resolvers: Sequence[str] = (), timeout: timedelta = TIMEOUT, patience: timedelta | None = None
+    ) -> None:
         self._servers = [dns.nameserver.Do53Nameserver(*endpoint(text)) for text in resolvers]
         self._timeout = timeout.total_seconds()
         self._lifetime = max(timeout, min(timeout * 2, LIFETIME)).total_seconds()
+        self._patience = patience.total_seconds() if patience else None
+        self._waited, self._since = 0.0, datetime.min.replace(tzinfo=UTC)
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._lock = Lock()
 
@@ -57,12 +65,17 @@ class Keys:
         """The TXT records of a name, () where it has none.
 
         Raises:
-            Unreachable: the name servers fail, or don't answer in time.
+            Unreachable: the name servers fail, don't answer in time, or did so too often of late.
         """
         name = name.lower().rstrip(".")
         with self._lock:
             known = self._known.get(name)
+            if not self._since <= now < self._since + _WHILE:
+                self._since, self._waited = now, 0.0
+            tired = self._patience is not None and self._waited >= self._patience
         if known is None or known.until <= now:
+            if tired:
+                raise Unreachable
             known = self._ask(name, now)
             with self._lock:
                 self._known[name] = known
@@ -83,16 +96,23 @@ class Keys:
                 lifetime=self._lifetime,
             )
         except dns.resolver.NXDOMAIN as absent:
+            self._wait(sum(one.time for one in _responses(absent)))
             return _Known((), now + _kept(_shortest(absent), _ABSENT))
         except (dns.name.LabelTooLong, dns.name.NameTooLong, dns.name.EmptyLabel, dns.name.BadEscape, UnicodeError):
             return _Known((), now + _ABSENT)  # no name at all
         except (dns.exception.DNSException, OSError, ValueError):
+            self._wait(self._lifetime)
             return _Known(None, now + _AGAIN)
+        self._wait(answer.response.time)
         ttl = int(answer.chaining_result.minimum_ttl)
         if answer.rrset is None:
             return _Known((), now + _kept(ttl, _ABSENT))
         texts = tuple(b"".join(record.strings)[: RECORD + 1] for record in list(answer.rrset)[:_RECORDS])
         return _Known(texts, now + _kept(ttl, _LONGEST))
+
+    def _wait(self, seconds: float) -> None:
+        with self._lock:
+            self._waited += seconds if seconds > _QUICK else 0.0
 
     def _resolver(self) -> dns.resolver.Resolver:
         resolver = dns.resolver.Resolver(configure=not self._servers)
@@ -129,9 +149,11 @@ def endpoint(text: str) -> tuple[str, int]:
 
 def _shortest(absent: dns.resolver.NXDOMAIN) -> int:
     """For how many seconds a name is known not to be there (RFC 2308 section 5)."""
-    responses = absent.kwargs.get("responses", {}).values()
-    found = [response.resolve_chaining().minimum_ttl for response in responses if response is not None]
-    return min(found, default=0)
+    return min((response.resolve_chaining().minimum_ttl for response in _responses(absent)), default=0)
+
+
+def _responses(absent: dns.resolver.NXDOMAIN) -> list[dns.message.QueryMessage]:
+    return [response for response in absent.kwargs.get("responses", {}).values() if response is not None]
 
 
 def _kept(ttl: int, most: timedelta) -> timedelta:

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from pydantic import Field, PrivateAttr, model_validator
 
 from collectors import _arf, _automatic, _bounce, _mail
-from collectors._addresses import address
 from collectors._arf import Complaint
 from collectors._bounce import Failure
 from collectors._dsn import RECIPIENTS, REPORTS
@@ -104,16 +103,24 @@ class Letterbox(Collector):
     def believed(self, letter: Raw, told: Complaint, now: datetime) -> tuple[Verdict, Complaint]:
         """Whether a report is from whom it says, and the report as far as that is so; an opt-out, from whose it is."""
         came = _EPOCH + letter.received * _MICROSECOND if letter.received else None
-        if told.in_person:
-            return self._verifier.person(letter.content, now, came), told
-        verdict = self._verifier.verify(letter.content, now, came)
+        ask = self._verifier.person if told.in_person else self._verifier.verify
+        verdict = ask(letter.content, now, came)
         if verdict.state != "pass":
             return verdict, told
         # What the signature does not cover anybody may have put in: only the rest is a report of the one who signed.
-        signed = _arf.complained(_mail.read(verdict.content))
-        if signed is None or not signed.covered or _arf.kind_of(signed) is not _arf.kind_of(told):
+        mail = _mail.read(verdict.content)
+        signed = _arf.complained(mail)
+        if (
+            signed is None
+            or signed.in_person is not told.in_person
+            or not (signed.covered or signed.in_person)
+            or _arf.kind_of(signed) is not _arf.kind_of(told)
+        ):
             return Verdict("fail", verdict.domain, "what is signed in it does not make the report"), told
-        return verdict, signed
+        if signed.in_person and signed.clues.recipient.lower() != verdict.sender.lower():
+            return Verdict("fail", verdict.domain, "written by a person who is not the one that it is about"), told
+        astray = bool(self.addressed) and not signed.in_person and "to" not in mail.headers
+        return verdict, replace(signed, clues=replace(signed.clues, astray=astray))
 
 
 class _Told:
@@ -143,7 +150,7 @@ class _Told:
     def take(self, place: int, letter: Raw) -> None:
         mail = _mail.read(letter.content)
         if complaint := _arf.complained(mail):
-            self._complaint(place, letter, mail, complaint)
+            self._complaint(place, letter, complaint)
         elif failures := _bounce.bounced(mail):
             self._bounces(letter, mail, failures)
         else:
@@ -154,14 +161,12 @@ class _Told:
         self._rejected.append(Rejected(why, letter.where, subject, letter.content, MESSAGE))
         self._met["broken"] += 1
 
-    def _complaint(self, place: int, letter: Raw, mail: Mail, complaint: Complaint) -> None:
+    def _complaint(self, place: int, letter: Raw, complaint: Complaint) -> None:
         kind = _arf.kind_of(complaint)
         if kind is None:
             self._met["other report"] += 1
             return
         verdict, complaint = self._box.believed(letter, complaint, self._now)
-        if complaint.in_person and address(mail.headers.get("from")).lower() != complaint.clues.recipient.lower():
-            verdict = Verdict("fail", verdict.domain, "written by a person who is not the one that it is about")
         if verdict.state == "temporary" and self._young(letter):
             self._later.add(place)
             return

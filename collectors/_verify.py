@@ -14,7 +14,8 @@ from collectors._signature import Refused, Signature, covered, holds, signatures
 from collectors._strict import Strict, Unclear, opened
 
 TRIED = 4  # signatures of one letter whose key is asked for
-HURRY = timedelta(seconds=1)  # for a name server of anybody at all, who may let us wait on purpose
+# For a name server of anybody at all, who may let us wait on purpose; and for all of them in a minute.
+HURRY, PATIENCE = timedelta(seconds=1), timedelta(seconds=6)
 SEEN = 25  # signatures of one letter that are looked at
 OLDEST = timedelta(days=60)
 SLACK = timedelta(hours=1)  # by which the reporter's clock may be ahead of ours
@@ -27,13 +28,15 @@ class Verdict:
     ``pass``: ``domain`` signed the letter as it lies here, and may report. ``fail``: nobody who may did. ``none``: it
     bears no signature. ``temporary``: no name server told its key; look again later. ``why`` says it in a sentence.
     ``content`` is what a good signature covers of the letter, and all that may be read of it then: its signed headers,
-    those by which its body is read, and the body in the form that was summed. It is b"" where the state is another.
+    those by which its body is read, and the body in the form that was summed. ``sender`` is the one address in the From
+    of a letter that passes. Both are empty where the state is another.
     """
 
     state: Literal["pass", "fail", "none", "temporary"]
     domain: str
     why: str
     content: bytes = field(default=b"", repr=False, compare=False)
+    sender: str = field(default="", repr=False, compare=False)
 
 
 class Verifier:
@@ -58,7 +61,7 @@ class Verifier:
         timeout: timedelta = TIMEOUT,
     ) -> None:
         self._reporters = reporters(who)
-        self._keys, self._others = Keys(resolvers, timeout), Keys(resolvers, min(timeout, HURRY))
+        self._keys, self._others = Keys(resolvers, timeout), Keys(resolvers, min(timeout, HURRY), PATIENCE)
         self._addressed = tuple(one.strip().lower() for one in addressed)
         self._oldest = oldest
 
@@ -124,7 +127,8 @@ def _first(letter: Strict, who: Sequence[Reporter], keys: Keys, when: _When, mos
         except Unreachable:
             worse = Verdict("temporary", domain, f"no name server tells the key of {domain}")
         else:
-            return Verdict("pass", domain, f"signed by {domain}", covered(letter, one))
+            sender = f"{letter.local}@{letter.domain}"
+            return Verdict("pass", domain, f"signed by {domain}", covered(letter, one), sender)
     return worse
 
 

@@ -110,7 +110,8 @@ class Clues:
     the address to which a bounce came, that is the sender of the envelope. ``queue_id`` is "host/queue id" as the
     reporting server names the message. ``sent`` is when it says that it was sent (POSIX microseconds, 0 unknown).
     ``vouched``: the report itself is from whom it says, by a signature that was verified. ``covered``: the headers that
-    came back are what a domain of ours signed, by a signature over them that was verified.
+    came back are what a domain of ours signed, by a signature over them that was verified. ``astray``: the report is
+    true, and may have been written to somebody else about mail of theirs.
     """
 
     token: str = ""
@@ -125,6 +126,7 @@ class Clues:
     sent: int = 0
     vouched: bool = False
     covered: bool = False
+    astray: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ _PERSON, _MARK = 9, 16  # bytes of the digest of a recipient, and of a signature
 _PATH_PERSON, _PATH_MARK = 6, 10  # the same of a return path, whose name has 64 octets
 _BLANK = re.compile(r"[ \t\r\n]+")
 _SHAPE = re.compile(r"1\.([0-9a-f]{8})\.([A-Za-z0-9_-]{1,1900})\.([A-Za-z0-9_-]{22})")
-_PATH = re.compile(r"(.{1,64})[+=-]([a-z2-7]{32})@([^@]{1,255})", re.IGNORECASE)
+# ASCII: else the sign for Kelvin is a k, and one mark has many spellings.
+_PATH = re.compile(r"(.{1,64})[+=-]([a-z2-7]{32})@([^@]{1,255})", re.IGNORECASE | re.ASCII)
 
 
 class Refused(ValueError):  # noqa: N818  # an answer, not a fault

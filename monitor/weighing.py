@@ -6,7 +6,7 @@ A genuine mark of ours decides, then a message that is known, then the rest. Pur
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -50,7 +50,7 @@ class Placed:
     ``settled``: nothing that the facts may still learn would change it. ``disagree``: clues name different mail.
     """
 
-    columns: Mapping[str, Any]
+    columns: Mapping[str, Any] = field(repr=False)
     by: str
     reason: str = ""
     settled: bool = True
@@ -73,11 +73,13 @@ def weigh(testimony: Testimony, found: Found, *, trusted: bool = False, labelled
     if believed and not strong:
         labels = _filled(labels, testimony)
     stays = strong or (weak and (trusted or labelled)) or (bounce and trusted)
-    counts = kind if stays else _lowered(kind, weak=bool(weak))
+    counts = kind if stays else _lowered(kind, doubtful=bool(weak) or testimony.report.clues.astray)
     by = believed[0].by if believed else ""
     named, recipient = _key(believed, testimony.message_id, bounce=bounce), testimony.recipient
     if strong and kind is Kind.EXPIRED and found.ended:
         named, recipient = Pseudonym(found.ended.message.hex()), ""  # told already, once for all
+    elif bounce and found.exact and by == found.by and _for_anybody(found.exact):
+        recipient = ""  # it counts once, or whoever knows one message could make up any number of recipients
     return Placed(
         columns={
             **columns,
@@ -111,6 +113,10 @@ def _heard(testimony: Testimony, found: Found) -> list[Witness]:
     return [*marks, *facts, *rest]
 
 
+def _for_anybody(known: Known) -> bool:
+    return known.recipient == UNKNOWN and not known.others
+
+
 def agree(one: Sequence[str], other: Sequence[str]) -> bool:
     """Whether labels may be those of one message, as far as both know them."""
     return all(not one[place] or not other[place] or one[place] == other[place] for place in _TELLING)
@@ -136,11 +142,12 @@ def _filled(labels: tuple[str, ...], testimony: Testimony) -> tuple[str, ...]:
     return tuple(mine)
 
 
-def _lowered(kind: Kind, *, weak: bool) -> Kind:
+def _lowered(kind: Kind, *, doubtful: bool) -> Kind:
     if kind in _BOUNCES:
         return Kind.UNVERIFIED_BOUNCE
-    # Whoever complains is known, and the message is not: labels that anybody could write into it must hurt nobody.
-    return Kind.UNVERIFIED_COMPLAINT if kind is Kind.COMPLAINT and weak else kind
+    # Whoever complains is known, and the message is not: labels that anybody could write into it must hurt nobody, nor
+    # must mail of others of which somebody sends us the reports.
+    return Kind.UNVERIFIED_COMPLAINT if kind is Kind.COMPLAINT and doubtful else kind
 
 
 def _by_clock(witnesses: Sequence[Witness]) -> list[Witness]:

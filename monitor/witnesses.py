@@ -27,7 +27,7 @@ _NAMED = tuple(LABELS.index(part) for part in PARTS)
 class Report:
     """One row of a batch with its clues; ``columns`` as the source gave them, ``place`` where it stood."""
 
-    columns: Mapping[str, Any]
+    columns: Mapping[str, Any] = field(repr=False)
     clues: Clues
     place: str = ""
 
@@ -63,8 +63,8 @@ class Testimony:
 
     report: Report
     witnesses: tuple[Witness, ...]
-    recipient: str
-    message_id: str
+    recipient: str = field(repr=False)
+    message_id: str = field(repr=False)
     queue: tuple[str, ...]
     marked: int
     refused: Mapping[str, int] = field(default_factory=dict)

@@ -267,6 +267,16 @@ def test_a_known_message_of_another_recipient_vouches_for_nothing(road):
     assert attributor.tally.unattributed == {("inbox", "too many wait"): 1}
 
 
+def test_a_known_message_of_nobody_by_name_bounces_once_whoever_is_made_up(road):
+    road.tell({"recipient": ""})
+    made_up = [(bounce(recipient=f"r{at}@example.net", id=str(at)), Clues(message_id=MESSAGE)) for at in range(5)]
+    road.put(road.report(*made_up), "inbox")
+    events = history(
+        road.facts, NOW - timedelta(days=1), NOW + timedelta(hours=1), message=road.keyring.message(MESSAGE)
+    )
+    assert [event.count for event in events if event.kind is Kind.BOUNCED] == [1]
+
+
 def test_a_report_that_hides_its_recipient_is_about_the_known_message(road):
     road.tell({}, {"recipient": "joe@example.net"})
     assert told(only(road.report((complaint(recipient=""), Clues(message_id=MESSAGE)))), kind="complaint", tenant="s07")
@@ -414,6 +424,20 @@ def test_labels_that_anybody_could_write_count_where_one_says_so(road):
 def test_a_complaint_about_nobody_s_message_stays_one_without_a_seller(road):
     row = only(road.report((complaint(recipient=""), Clues(vouched=True))))
     assert told(row, kind="complaint", tenant="", found_by="")
+
+
+def test_a_true_complaint_to_somebody_else_about_nobody_s_message_counts_for_nothing(road):
+    row = only(road.report((complaint(recipient=""), Clues(vouched=True, astray=True))))
+    assert told(row, kind="unverified_complaint", tenant="", found_by="")
+    road.tell({})
+    row = only(road.report((complaint(id="2"), Clues(vouched=True, astray=True, message_id=MESSAGE))))
+    assert told(row, kind="complaint", tenant="s07")
+
+
+def test_no_address_is_in_a_repr(road):
+    heard = Listener(Attribution()).hear(Report(bounce(), Clues(queue_id="mx1/1", message_id=MESSAGE)), Keys(), NOW)
+    assert PERSON not in repr(heard) + repr(heard.report) + repr(weigh(heard, Found()))
+    assert MESSAGE not in repr(heard) + repr(weigh(heard, Found()))
 
 
 def test_a_feedback_id_that_our_own_signature_covers_makes_a_complaint_count(road):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from collectors import _imap
 from collectors._envelope import recipient
 from collectors._imap import KEYWORD
 from collectors._uids import LAST, packed, unpacked
@@ -202,6 +204,23 @@ def test_a_letter_that_is_too_large_is_not_deleted(server):
     reader.source.close()
 
 
+def test_a_folder_with_more_letters_than_one_answer_holds_is_read_whole(server, monkeypatch):
+    monkeypatch.setattr(_imap, "_LISTED", 7)  # else it would take 50,000 letters
+    told = letters(60)
+    server.fill(told)
+    with server.client() as client:
+        client.select_folder("INBOX")
+        client.delete_messages([*range(client.search("ALL")[10], client.search("ALL")[40])], silent=True)
+        client.expunge()
+    reader = service(server, done="seen")
+    reader.emptied()
+    assert reader.letters == [*told[:10], *told[40:]]
+    server.fill(few(20))
+    reader.emptied()
+    assert reader.letters == [*told[:10], *told[40:], *few(20)]
+    reader.source.close()
+
+
 def test_letters_fetched_at_once_are_bounded_by_their_bytes(server):
     megabyte = b"Subject: big\r\n\r\n" + (b"z" * 1022 + b"\r\n") * 3000
     server.fill([megabyte] * 5)
@@ -331,6 +350,16 @@ def test_what_is_wrong_is_told_with_a_remedy(server, tmp_path):
     assert "check host and port" in failure(server, port=1)
     assert "there are: INBOX" in failure(server, folder="Inbux")
     assert "fails in TLS" in failure(server, port=server.port)
+
+
+def test_a_refused_login_is_tried_again_soon_once_and_then_seldom(server):
+    reader = service(server, password="guess")
+    for least, most in ((0, 1), (20, 60)):
+        reader.source._pace._until = 0
+        with pytest.raises(PluginError, match="refuses the login"):
+            reader.read()
+        assert least <= reader.source._pace._until - time.monotonic() <= most
+    reader.source.close()
 
 
 def test_another_process_waits_until_the_first_one_ends(server):

@@ -237,7 +237,7 @@ def test_answers_that_make_no_sense_are_an_error_that_can_be_told(tmp_path, comm
             service.read(7)
         del server.odd[command]
         service.source._pace.went()
-        service.source._strikes.clear()
+        service.source._care.forget()
         service.emptied()
         assert sorted(service.letters) == sorted(SOME)
         service.source.close()
@@ -301,6 +301,21 @@ def test_a_folder_without_uidvalidity_is_read_too(tmp_path):
         service.source.close()
 
 
+def test_a_server_that_breaks_off_at_the_login_has_not_refused_it(tmp_path):
+    with OddImap(SOME) as server:
+        service = odd(server, tmp_path)
+        server.odd["LOGIN"] = lambda tag, words: [b"HANG UP"]
+        with pytest.raises(PluginError, match="hung up"):
+            service.read()
+        server.odd["LOGIN"] = lambda tag, words: [tag + b" NO [UNAVAILABLE] the directory is down"]
+        service.source._pace.went()
+        with pytest.raises(PluginError, match="can't do that at present"):
+            service.read()
+        server.odd.clear()
+        until(lambda: service.emptied() or service.letters == SOME, "it to be tried again", 5)
+        service.source.close()
+
+
 def test_a_password_goes_to_no_server_that_takes_none_without_tls(tmp_path):
     with OddImap(SOME) as server:
         server.capabilities = "IMAP4rev1 LOGINDISABLED STARTTLS"
@@ -343,7 +358,7 @@ def test_kills_of_the_service_and_of_the_server_count_each_letter_once(tmp_path)
     with dovecot() as box, Faulty(box.tls_port) as line, mailvane(tmp_path, table(tmp_path, box, line)) as service:
         sent(service, [one for one in letters if one.message_id])
         box.fill(half[0])
-        line.cut_after = 400_000 if FULL else 50_000
+        line.cut_after = 400_000 if FULL else 100_000
         for turn in range(TURNS):
             share = LETTERS * turn // (TURNS + 1)
             until(lambda share=share: box.count("Archive") >= share or box.count() == 0, "letters", 240)

@@ -112,6 +112,53 @@ def test_what_is_no_complaint_is_none(dns: KeyDns, kind: str, counts: str):
     assert [row["kind"] for row in rows(told)] == [counts]
 
 
+def asked(sender: str, *, to: str = "u-17@shop.example", subject: str = "unsubscribe", head: str = "") -> bytes:
+    """A mail that asks to stop, as its writer's own domain signs it."""
+    text = f"From: {sender}\nTo: {to}\nSubject: {subject}\nDate: Tue, 24 Nov 2026 11:50:00 +0000\n\nStop.\n"
+    return head.encode() + signed(text.replace("\n", "\r\n").encode(), "evil.example", at=NOW)
+
+
+def test_whoever_asks_to_stop_is_believed_of_themselves(dns: KeyDns):
+    dns.texts["arf._domainkey.evil.example"] = [key().record()]
+    [row] = rows(read(asked("Eve <eve@evil.example>"), resolvers=(dns.address,)).batch)
+    assert (row["kind"], row["recipient"]) == ("unsubscribed", "eve@evil.example")
+
+
+@pytest.mark.parametrize(
+    "sender",
+    [
+        '"<jane@example.net>" <eve@evil.example>',
+        "=?utf-8?Q?=3Cjane=40example.net=3E?= <eve@evil.example>",
+        "Eve <=?utf-8?Q?jane=40example.net?=@evil.example>",
+        '"" <=?utf-8?Q?jane=40example.net=3E?=@evil.example>',
+    ],
+    ids=["quoted", "coded", "coded mailbox", "coded end"],
+)
+def test_whoever_asks_to_stop_asks_for_nobody_else_however_they_spell_it(dns: KeyDns, sender: str):
+    dns.texts["arf._domainkey.evil.example"] = [key().record()]
+    [row] = rows(read(asked(sender), resolvers=(dns.address,)).batch)
+    assert row["kind"] == "unverified_complaint"
+
+
+def test_a_header_that_nobody_signed_makes_no_mail_one_that_asks_to_stop(dns: KeyDns):
+    dns.texts["arf._domainkey.evil.example"] = [key().record()]
+    letter = asked("Eve <eve@evil.example>", subject="Hello", head="X-Apple-Unsubscribe: true\r\n")
+    [row] = rows(read(letter, resolvers=(dns.address,)).batch)
+    assert row["kind"] == "unverified_complaint"
+
+
+def test_a_true_report_that_may_have_been_sent_to_somebody_else_is_known_for_it(dns: KeyDns):
+    dns.texts["arf._domainkey.hotmail.com"] = [key().record()]
+    letter = complaint().replace(f"feedback@{YAHOO}".encode(), b"staff@hotmail.com")
+    open_, ours = (
+        signed(letter, "hotmail.com", at=NOW, headers=("from", "subject")),
+        signed(letter, "hotmail.com", at=NOW),
+    )
+    told = read(open_, ours, resolvers=(dns.address,), addressed=("fbl@shop.example",)).batch
+    assert [(clues.vouched, clues.astray) for clues in told.clues] == [(True, True), (True, False)]
+    assert [clues.astray for clues in read(open_, resolvers=(dns.address,)).batch.clues] == [False]
+
+
 def test_reports_about_anything_else_are_counted_and_tell_nothing(dns: KeyDns):
     told = read(signed(complaint("virus"), YAHOO, at=NOW), resolvers=(dns.address,)).batch
     assert (rows(told), told.met) == ([], {"other report": 1})

@@ -22,8 +22,12 @@ from collectors._strange import LARGE, LINK, SPECIAL
 from collectors.maildir import Maildir
 from monitor.model import Batch
 from monitor.ports import Memory, PluginError
-from tests.letters import BOUNCE, SPAM, letter, recipient
+from tests.letters import BOUNCE, SPAM, letter, message, recipient
+from tests.servers.mailvane import mailvane, started
+from tests.servers.teller import exact, settled, tell
+from tests.waiting import until
 
+FULL = os.environ.get("MAILVANE_SCALE") == "full"
 NOW = datetime(2026, 11, 24, 10, tzinfo=UTC)
 HOUR_AGO = (NOW - timedelta(hours=1)).timestamp()
 
@@ -321,7 +325,7 @@ def test_a_folder_of_very_many_letters_is_read_in_bounded_batches(box, monkeypat
 
 @pytest.mark.scale(order=5)
 def test_a_full_folder_is_emptied_at_a_steady_pace(box):
-    count = 100_000 if os.environ.get("MAILVANE_SCALE") == "full" else 2_000
+    count = 100_000 if FULL else 2_000
     body = letter(SPAM, 1, NOW).content
     for number in range(count):
         (box / "new" / f"{number:06}.M.host").write_bytes(body)
@@ -427,3 +431,29 @@ def test_set_aside_letters_are_told_from_those_that_are_done_with():
     assert "done" in known
     assert "aside" not in known
     assert known.told() == {"aside": None}
+
+
+@pytest.mark.scale(order=5)
+def test_a_service_killed_while_it_reads_counts_each_letter_once(box, tmp_path):
+    wave, waves = (1_000, 6) if FULL else (300, 2)
+    tables = f'[collector.bounces]\nkind = "maildir"\npath = "{box}"\nevery = "1s"\ntrusted = true\n'
+    with mailvane(tmp_path, tables) as service:
+        known = [
+            {"kind": "sent", "at": datetime.now(UTC).isoformat(), "message_id": message(n), "recipient": recipient(n)}
+            for n in range(wave * waves)
+        ]
+        assert tell(service, json.dumps(known).encode()).status == 202
+        until(lambda: settled(service), "all that was sent to be known", 60)
+        for first in range(0, wave * waves, wave):
+            for number in range(first, first + wave):
+                content = letter(BOUNCE, number, datetime.now(UTC)).content
+                (box / "tmp" / f"{number:05}.M.host").write_bytes(content)
+                (box / "tmp" / f"{number:05}.M.host").rename(box / "new" / f"{number:05}.M.host")
+            put_away = len(names(box / "cur"))
+            until(lambda put_away=put_away: len(names(box / "cur")) > put_away, "a letter to be put away", 60)
+            service.kill()
+            service.process = started(service.config, service.port).process
+        until(lambda: names(box / "new") == [], "all letters to be put away", 60)
+        until(lambda: (settled(service) or {"rows": 0})["rows"] >= 2 * wave * waves, "all to be counted", 60)
+        exact(service.get("/v1/facts"), 2 * wave * waves)
+    assert len(names(box / "cur")) == wave * waves

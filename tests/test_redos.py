@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 import pytest
 
 from collectors._grammar import grammar
+from collectors.sendlog import Sendlog
+from monitor.scrub import scrub
 from tests.regexes import Found, held, patterns, slow
 
 with warnings.catch_warnings():
@@ -125,6 +129,31 @@ def test_patterns_are_found_wherever_a_module_keeps_them():
     Kept.__module__ = "collectors.kept"
     names = {"A": re.compile("plain"), "B": {"x": (re.compile("table"), 1)}, "c": Kept(), "__d__": re.compile("hidden")}
     assert {pattern.pattern for _, pattern in held(names, "collectors.kept")} == {"plain", "table", "slot"}
+
+
+@pytest.mark.parametrize("sign", ["\\", "%", "&amp;", "=3D", "http://x.example/.", "=?utf-8?q?", "a@", ".", "( at )"])
+def test_a_reply_of_nothing_but_signs_is_scrubbed_in_no_time(sign: str):
+    text = sign * (2_900 // len(sign))
+    assert scrub(text) is not None
+    assert min(timed(lambda: scrub(text)) for _ in range(3)) < 0.1
+
+
+@pytest.mark.parametrize("sign", [" ", "a: ", " from x;", "<", "a"])
+def test_a_logged_header_of_nothing_but_signs_is_read_in_no_time(sign: str):
+    text = sign * (60_000 // len(sign))
+    line = f"Jun 10 06:27:30 mx postfix/cleanup[1]: 4R1ABCDE: info: header X-Segment:{text}\n".encode()
+    log = Sendlog(path="mail.log", headers={"X-Segment": "segment"}, tenant="s1")
+
+    def read() -> None:
+        log.parser(datetime(2026, 6, 11, tzinfo=UTC)).feed(line, "mail.log")
+
+    assert min(timed(read) for _ in range(3)) < 0.3
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -179,7 +179,7 @@ def test_rows_that_name_the_new_columns_keep_them(bare: Facts, keyring: Keyring)
     bare.append("events", table, "one")
     found = bare.query(f"SELECT {', '.join(NEW)} FROM events ORDER BY consent_ref, reply_class, consent")
     assert found.to_pylist() == [
-        {"consent": "opted-in", "consent_ref": "", "reply_class": ""},
-        {"consent": "", "consent_ref": "", "reply_class": "quota"},
-        {"consent": "opted-in", "consent_ref": "form 7", "reply_class": ""},
+        dict.fromkeys(NEW, "") | {"consent": "opted-in"},
+        dict.fromkeys(NEW, "") | {"reply_class": "quota"},
+        dict.fromkeys(NEW, "") | {"consent": "opted-in", "consent_ref": "form 7", "found_by": "token"},
     ]

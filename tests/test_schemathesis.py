@@ -15,7 +15,7 @@ from schemathesis import GenerationMode
 from tests.servers.mailvane import Mailvane, mailvane
 
 FULL = os.environ.get("MAILVANE_SCALE") == "full"
-EXAMPLES = 1000 if FULL else 40  # of each route and mode
+EXAMPLES = 1000 if FULL else 15  # of each route and mode
 SLOWEST = 30  # seconds
 ASKED = {
     "/v1/events",

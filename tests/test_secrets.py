@@ -470,7 +470,7 @@ NONE = {
     ("GateSettings", "access"),  # who may do what
     ("_Road", "put_cookie"),  # what puts one
     ("Clues", "token"),  # of clues nothing at all is shown
-    ("Imap", "token_url"),  # where tokens are given
+    ("Account", "token_url"),  # where tokens are given
     ("Letterbox", "_verifier"),  # knows others' public keys
 }
 

@@ -98,6 +98,17 @@ def test_whoever_changes_a_letter_of_a_return_path_is_refused(data):
         assert KEYS.path(changed, NOW) is None
 
 
+@pytest.mark.parametrize(
+    "other", ["\u017f", "\u0131", "\u0130", "\u212a"], ids=["long s", "dotless i", "dotted I", "Kelvin"]
+)
+def test_a_letter_that_only_looks_like_another_makes_no_second_return_path(other):
+    local, _, domain = verped().rpartition("@")
+    plain = {"\u017f": "s", "\u0131": "i", "\u0130": "i", "\u212a": "k"}[other]
+    name, _, code = local.rpartition("+")
+    assert KEYS.path(f"{name}+{code[:-1]}{other}@{domain}", NOW) is None
+    assert KEYS.path(f"{name}+{code.replace(plain, other)}@{domain}", NOW) is None or plain not in code
+
+
 def test_a_mark_is_for_one_recipient_however_dressed():
     mark = KEYS.header(traced(), NOW)
     assert mark.fits(PERSON)

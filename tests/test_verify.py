@@ -568,6 +568,25 @@ def test_a_name_server_that_is_silent_costs_no_more_than_its_time():
         assert time.monotonic() - began < 1
 
 
+def test_name_servers_of_strangers_cost_no_more_than_a_few_seconds_of_a_minute():
+    with KeyDns() as dns:
+        dns.silent = True
+        keys = Keys([dns.address], timedelta(seconds=0.1), timedelta(seconds=0.5))
+        for number in range(50):
+            with pytest.raises(Unreachable):
+                keys.at(f"s{number}._domainkey.evil.example", NOW)
+        assert 2 <= len(dns.asked) <= 5
+        dns.silent = False
+        with pytest.raises(Unreachable):
+            keys.at("s._domainkey.evil.example", NOW + timedelta(seconds=59))
+        assert keys.at("s._domainkey.evil.example", NOW + timedelta(seconds=61)) == ()
+
+
+def test_name_servers_that_answer_in_time_cost_nothing(dns):
+    keys = Keys([dns.address], timedelta(seconds=2), timedelta(seconds=0.5))
+    assert [keys.at(f"s{number}._domainkey.evil.example", NOW) for number in range(200)] == [()] * 200
+
+
 def test_where_nobody_listens_it_is_temporary():
     with KeyDns() as dns:
         gone = dns.address

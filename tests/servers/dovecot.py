@@ -46,6 +46,7 @@ auth_mechanisms = {mechanisms}
 mail_location = maildir:{root}/mail/%u
 mail_max_userip_connections = 200
 mailbox_idle_check_interval = 1s
+mail_max_lock_timeout = 5s
 first_valid_uid = 1
 mail_uid = {owner}
 mail_gid = {owner}
@@ -145,14 +146,16 @@ class Dovecot:
         until(lambda: answers(self.port), "Dovecot to answer")
 
     def stop(self) -> None:
-        """All of it at once, with every session, as with the machine; what it took is on its disk."""
+        """All of it at once, with every session, as a machine that is shut down does."""
         master = int((self.root / "run" / "master.pid").read_text())
         all_of_it = [master, *_below(master)]
-        for pid in all_of_it:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _signal(all_of_it, signal.SIGTERM)
+        with suppress(AssertionError):  # some don't listen; none holds a lock any more
+            until(lambda: not any(map(alive, all_of_it[1:])), "its sessions to end", 1)
+        _signal(all_of_it, signal.SIGKILL)
         until(lambda: not any(map(alive, all_of_it)) and not answers(self.port), "Dovecot to be gone")
-        (self.root / "run" / "master.pid").unlink()
+        for left in ("master.pid", "instances.lock"):  # for the second the next one would wait ten seconds
+            (self.root / "run" / left).unlink(missing_ok=True)
 
     def kick(self) -> None:
         """End the sessions of the user, as an operator would."""
@@ -247,6 +250,12 @@ class Dovecot:
                 more=more + (_LMTP.format(port=self.lmtp_port) if self.lmtp_port else ""),
             )
         )
+
+
+def _signal(pids: Sequence[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _below(pid: int) -> Iterator[int]:
