@@ -78,7 +78,7 @@ def weigh(testimony: Testimony, found: Found, *, trusted: bool = False, labelled
     named, recipient = _key(believed, testimony.message_id, bounce=bounce), testimony.recipient
     if strong and kind is Kind.EXPIRED and found.ended:
         named, recipient = Pseudonym(found.ended.message.hex()), ""  # told already, once for all
-    elif bounce and found.exact and by == found.by and _for_anybody(found.exact):
+    elif bounce and found.exact and by == found.by == "message_id" and _for_anybody(found.exact):
         recipient = ""  # it counts once, or whoever knows one message could make up any number of recipients
     return Placed(
         columns={
