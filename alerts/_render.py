@@ -38,6 +38,7 @@ _COUNTED = {
     "bounce": ("bounces", "Bounced"),
     "complaint": ("complaints", "Complaints"),
     "deferral": ("deferrals", "Deferred"),
+    "return": ("returns", "Returned"),
 }
 
 

@@ -25,7 +25,7 @@ def python() -> Path:
     if stamp.exists() and stamp.stat().st_mtime >= pinned.stat().st_mtime:
         return found
     print(
-        "peers: installing pandas, DuckDB and flufl.bounce into .venv/peers: once, half a minute or so with the download",
+        "peers: installing pandas, DuckDB and flufl.bounce into .venv/peers: once, half a minute with the download",
         flush=True,
     )
     _run([sys.executable, "-m", "venv", "--clear", home])

@@ -43,7 +43,7 @@ Line = Annotated[str, Meta(max_length=2000)]
 class Event(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """One line. ``message_id`` (or an ``id`` of the sender's own) is what makes a repeated line count once."""
 
-    kind: Literal["sent", "deferred", "bounced", "expired", "complaint", "held", "unsubscribed", "not_spam"]
+    kind: Literal["sent", "deferred", "bounced", "expired", "complaint", "held", "unsubscribed", "returned", "not_spam"]
     at: Stamp
     sent_at: Stamp | UnsetType = UNSET
     message_id: Line = ""

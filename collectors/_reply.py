@@ -54,7 +54,7 @@ _KINDS = {
     "net": _Rank.NET,
     "wrapper": _Rank.WRAPPER,
 }
-_FAMILIES = {"expired": _Rank.LATE, "connection": _Rank.NET, "policy": _Rank.WEAK}
+_FAMILIES = {"expired": _Rank.LATE, "connection": _Rank.NET, "policy": _Rank.WEAK, "refused": _Rank.WEAK}
 # Rows whose words must not count again as words of a family.
 _SAID = frozenset(("late", "net", "wrapper"))
 # What the words around a reply that says nothing may add to it.

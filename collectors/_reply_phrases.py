@@ -61,10 +61,10 @@ def _pattern(line: str, words: Mapping[str, str]) -> str:
 
 
 def _joined(parts: list[str]) -> str:
-    told = parts[0] if parts[0].startswith(("^", "\\b")) else rf"(?<!\w){parts[0]}"
+    told = parts[0] if parts[0].startswith(("^", "\\b")) else rf"(?<![\w{{]){parts[0]}"
     for number, rest in zip(parts[2::3], parts[3::3], strict=True):
         most = number or _MOST
-        told += rf"(?!\w)[^ ]{{0,60}} (?:[^ ]{{1,60}} ){{0,{most}}}?[^ \w]{{0,4}}{rest.strip()}"
+        told += rf"(?!\w)[^ ]{{0,60}} (?:[^ ]{{1,60}} ){{0,{most}}}?[^ \w{{]{{0,4}}{rest.strip()}"
     return told
 
 

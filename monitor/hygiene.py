@@ -23,6 +23,7 @@ from monitor.ledger.suppressions import AUTOMATION, Change, Entry
 from monitor.watching import Verdict, Watch
 
 AT_ONCE = 5000  # rows that are judged in one transaction
+RELEASED_AT_ONCE = 1000  # in one transaction, in which nobody else can write: some half a second
 DOUBT = timedelta(days=3)  # how long a bounce waits for a sign that its provider works
 AGAIN = timedelta(days=1)  # after which a second bounce is another fact
 _DOUBTFUL = timedelta(hours=6)  # between two looks at a bounce in doubt
@@ -76,10 +77,8 @@ class Hygiene:
         if not unseen:
             return
         for one in self._watch.look(unseen):
-            with self._ledger.begin() as conn:
-                outage = outages.put(conn, one.provider, one.since, one.until, one.why, now)
-                excuse(conn, self.policy, outage, now, moved)
-            moved.outages.append(outage)
+            found = outages.Outage(0, one.provider, one.since, one.until, one.why, AUTOMATION, now)
+            moved.outages.append(excuse(self._ledger, self.policy, found, moved))
         with self._ledger.begin() as conn:
             evidence.look_over(conn, upto)
 
@@ -116,7 +115,7 @@ class Hygiene:
             return State.EXCUSED
         if one.pseudonym in took and took[one.pseudonym] > one.at:
             return State.REFUTED
-        if verdict is Verdict.UP or any(one.at - other.at >= AGAIN for other in others):
+        if verdict is Verdict.UP or any(one.at - other.at >= AGAIN for other in others if _speaks_for(other, one)):
             return State.COUNTED
         return State.DOUBTED if now - one.at >= DOUBT else State.WAITING
 
@@ -185,6 +184,11 @@ class Hygiene:
         suppress(conn, self.policy, found, now, moved)
 
 
+def _speaks_for(other: Evidence, one: Evidence) -> bool:
+    """Whether another bounce settles a doubt: a seller's own word does so for its own word alone."""
+    return not other.own or (one.own and one.tenant == other.tenant)
+
+
 _SPEAKS_STILL = (State.WAITING, State.COUNTED, State.DOUBTED)
 
 
@@ -225,13 +229,32 @@ def _merged(conn: Connection, old: Entry | None, made: Entry, tenant: str, now: 
     return None
 
 
-def excuse(conn: Connection, policy: Policy, outage: outages.Outage, now: datetime, moved: Moved) -> None:
-    """Take back what an outage's bounces did: they speak against nobody."""
-    states = (State.NEW, State.WAITING, State.COUNTED, State.DOUBTED)
-    rows = evidence.at_provider(conn, outage.provider, *outage.excused, states)
+def excuse(ledger: Engine, policy: Policy, found: outages.Outage, moved: Moved) -> outages.Outage:
+    """Write an outage down, and take back what its bounces did: they speak against nobody.
+
+    Whoever was suppressed for them is released some at a time, so that others write between. The outage is written
+    with the last of them: if this is cut short, it is found again, and the rest is done.
+    """
+    provider, now = found.provider, found.found_at
+    while True:
+        with ledger.begin() as conn:
+            did = evidence.at_provider(conn, provider, *found.excused, (State.COUNTED,), RELEASED_AT_ONCE)
+            _excused(conn, policy, provider, did, now, moved)
+            if len(did) == RELEASED_AT_ONCE:
+                continue
+            outage = outages.put(conn, provider, found.since, found.until, found.why, now, found.who)
+            states = (State.NEW, State.WAITING, State.COUNTED, State.DOUBTED)
+            rest = evidence.at_provider(conn, provider, *outage.excused, states)
+            _excused(conn, policy, provider, rest, now, moved)
+            return outage
+
+
+def _excused(
+    conn: Connection, policy: Policy, provider: str, rows: Sequence[Evidence], now: datetime, moved: Moved
+) -> None:
     evidence.mark(conn, [one.seq for one in rows], State.EXCUSED)
     lost = [one for one in rows if one.state is State.COUNTED]
-    reconsider(conn, policy, lost, f"outage of {outage.provider or 'a provider'}", now, moved)
+    reconsider(conn, policy, lost, f"outage of {provider or 'a provider'}", now, moved)
 
 
 def reconsider(

@@ -41,6 +41,7 @@ CODES = {
     Kind.NOT_SPAM: 8,
     Kind.UNVERIFIED_COMPLAINT: 9,
     Kind.UNVERIFIED_BOUNCE: 10,
+    Kind.RETURNED: 11,
 }
 # What can happen to a message at a recipient once only: it counts once, whichever attempt a source names.
 FINAL = frozenset(CODES) - {Kind.DEFERRED, Kind.HELD}

@@ -90,6 +90,8 @@ class Kind(StrEnum):
     COMPLAINT = "complaint"  # the recipient called it spam
     HELD = "held"  # kept back by a pause of ours: neither a deferral nor evidence
     UNSUBSCRIBED = "unsubscribed"  # the recipient wants no more of it, and said so in a proper way
+    # Accepted by the receiving server, which wrote afterwards that it could not deliver it: told by mail, hours later.
+    RETURNED = "returned"
     NOT_SPAM = "not_spam"  # the recipient took it out of the spam folder
     # Told by somebody whom nothing vouches for: kept and shown, counted in no grain, and so evidence of nothing.
     UNVERIFIED_COMPLAINT = "unverified_complaint"

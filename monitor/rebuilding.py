@@ -98,7 +98,7 @@ def _apply(conn: Connection, policy: Policy, plan: Plan, now: datetime, moved: M
 
 def _class(one: Told) -> str:
     """What the event says by the table of this release; as its source told it where the table knows nothing."""
-    if one.kind not in (Kind.BOUNCED, Kind.EXPIRED) or not (one.reply or one.code or one.dsn):
+    if one.kind not in (Kind.BOUNCED, Kind.EXPIRED, Kind.RETURNED) or not (one.reply or one.code or one.dsn):
         return one.reply_class
     found = _classified(one.reply, one.code, one.dsn, one.provider)
     return one.reply_class if found == ReplyClass.OTHER and one.reply_class else found

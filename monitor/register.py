@@ -168,10 +168,7 @@ class Register:
         if not since < until <= since + LONGEST_OUTAGE:
             raise UserError(f"an outage ends after it began, and within {LONGEST_OUTAGE.days} days")
         moved = Moved()
-        with self._ledger.begin() as conn:
-            made = outages.put(conn, provider, since, until, why, now, who)
-            excuse(conn, self._policy, made, now, moved)
-        return made, moved
+        return excuse(self._ledger, self._policy, Outage(0, provider, since, until, why, who, now), moved), moved
 
     def dismiss(self, number: int, *, who: str, now: datetime) -> Outage | None:
         """A person says that it was none: what the provider said then counts after all. None: no such outage."""

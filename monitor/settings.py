@@ -346,6 +346,17 @@ DEFAULT_RULES: Mapping[str, Mapping[str, Any]] = {
         "lease": "60m",
         "pauses": "always",
     },
+    "return-seller": {
+        "kind": "threshold",
+        "rate": "return",
+        "by": ["tenant", "segment"],
+        "window": "24h",
+        "min_volume": 1000,
+        "alert": 0.05,
+        "pause": 0.10,
+        "lease": "60m",
+        "pauses": "never",
+    },
 }
 
 

@@ -17,7 +17,7 @@ from monitor.ledger import evidence
 from monitor.ledger.evidence import Raw
 from monitor.model import Kind
 
-_SPEAKING = frozenset({Kind.BOUNCED, Kind.EXPIRED, Kind.COMPLAINT, Kind.UNSUBSCRIBED})
+_SPEAKING = frozenset({Kind.BOUNCED, Kind.EXPIRED, Kind.RETURNED, Kind.COMPLAINT, Kind.UNSUBSCRIBED})
 _COLUMNS = (
     "kind",
     "at",

@@ -52,11 +52,15 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A provider step by step from ``since``: recipients refused; outcomes that are final, and those taken."""
+    """A provider step by step from ``since``: recipients refused; outcomes that are final, and those taken.
+
+    ``told``: refused, by sellers' words too; on those no outage rests, since it would speak for others' mail.
+    """
 
     provider: str
     since: datetime
     refused: Ints
+    told: Ints
     decided: Ints
     taken: Ints
 
@@ -109,13 +113,16 @@ class Watch:
             held = [one.excused for one in known if one.holds]
             dismissed = line.during([one for one in known if not one.holds])
             doubt = doubtful(line.refused, line.taken, self._around) & ~dismissed
+            # Of a seller's own word no outage is found: what could be one is in doubt, for its own mail.
+            own = (doubtful(line.told, line.taken, self._around) | raised(line.told, line.decided)) & ~dismissed
             for one in rows:
                 if one.provider != line.provider:
                     continue
                 if any(since <= one.at < until for since, until in held):
                     found[one.seq] = Verdict.OUTAGE
                 else:
-                    found[one.seq] = Verdict.DOUBT if doubt[line.place(one.at)] else Verdict.UP
+                    here = own if one.own else doubt
+                    found[one.seq] = Verdict.DOUBT if here[line.place(one.at)] else Verdict.UP
         return found
 
     def _outage(
@@ -196,11 +203,12 @@ class Watch:
                 mine = (places >= 0) & (places < steps)
                 taken[places[mine]] = one.sent[mine]
                 decided[places[mine]] = (one.sent + one.bounced + one.expired)[mine]
-            refused = np.zeros(steps, np.int64)
+            refused, told = np.zeros((2, steps), np.int64)
             with self._ledger.connect().execution_options(reads=True) as conn:
-                found = evidence.refused(conn, provider, begin, begin + steps * STEP, STEP)
-            refused[list(found)] = list(found.values())
-            yield _Line(provider, begin, refused, decided, taken)
+                for own, line in ((False, refused), (True, told)):
+                    found = evidence.refused(conn, provider, begin, begin + steps * STEP, STEP, own=own)
+                    line[list(found)] = list(found.values())
+            yield _Line(provider, begin, refused, told, decided, taken)
 
 
 def _rests(known: Sequence[Outage]) -> list[Outage]:

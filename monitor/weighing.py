@@ -73,7 +73,7 @@ def weigh(testimony: Testimony, found: Found, *, trusted: bool = False, labelled
     if believed and not strong:
         labels = _filled(labels, testimony)
     stays = strong or (weak and (trusted or labelled)) or (bounce and trusted)
-    counts = kind if stays else _lowered(kind, doubtful=bool(weak) or testimony.report.clues.astray)
+    counts = _told(kind, found) if stays else _lowered(kind, doubtful=bool(weak) or testimony.report.clues.astray)
     by = believed[0].by if believed else ""
     named, recipient = _key(believed, testimony.message_id, bounce=bounce), testimony.recipient
     if strong and kind is Kind.EXPIRED and found.ended:
@@ -140,6 +140,14 @@ def _filled(labels: tuple[str, ...], testimony: Testimony) -> tuple[str, ...]:
     mine[_DOMAIN] = mine[_DOMAIN] or domain_of(clues.return_path) or domain_of(clues.sender)
     mine[_IP] = mine[_IP] or clues.ip
     return tuple(mine)
+
+
+def _told(kind: Kind, found: Found) -> Kind:
+    """A bounce that the log tells too is that outcome; any other came after the message had been accepted."""
+    if kind not in _BOUNCES or found.ended:
+        return kind
+    known = found.exact or found.person
+    return kind if known and known.kinds and Kind.SENT not in known.kinds else Kind.RETURNED
 
 
 def _lowered(kind: Kind, *, doubtful: bool) -> Kind:

@@ -184,7 +184,7 @@ def test_what_stands_around_the_rows_stays(road):
 
 def test_a_mark_of_ours_tells_seller_and_time_and_vouches_for_a_bounce(road):
     row = only(road.report((bounce(), Clues(token=road.traced(), message_id=f"<{MESSAGE}>"))))
-    assert told(row, **SELLER, kind="bounced", found_by="token", sent_at=micros(SENT), message_id=MESSAGE)
+    assert told(row, **SELLER, kind="returned", found_by="token", sent_at=micros(SENT), message_id=MESSAGE)
 
 
 @pytest.mark.parametrize(
@@ -211,8 +211,8 @@ def test_a_forged_mark_vouches_for_nothing(road):
     assert told(only(found), kind="unverified_bounce", tenant="", found_by="")
 
 
-@pytest.mark.parametrize("kind", ["bounced", "complaint"])
-def test_one_mark_counts_once_however_often_it_is_replayed(road, kind):
+@pytest.mark.parametrize(("kind", "counts"), [("bounced", "returned"), ("complaint", "complaint")])
+def test_one_mark_counts_once_however_often_it_is_replayed(road, kind, counts):
     clues = Clues(token=road.traced())
     for at in range(3):
         row = bounce(kind, recipient="", id=f"letter {at}", at=NOW + timedelta(seconds=at))
@@ -220,7 +220,7 @@ def test_one_mark_counts_once_however_often_it_is_replayed(road, kind):
     assert [
         str(event.kind)
         for event in history(road.facts, SENT, NOW + timedelta(hours=1), message=road.keyring.message(MESSAGE))
-    ] == [kind]
+    ] == [counts]
 
 
 def test_a_mark_may_stand_in_the_link_to_unsubscribe(road):
@@ -232,7 +232,7 @@ def test_a_mark_may_stand_in_the_link_to_unsubscribe(road):
 def test_a_marked_return_path_vouches_for_its_seller_and_recipient(road):
     path = road.verped().upper().replace("B-S07-LAPSED-SPRING", "b-s07-lapsed-spring")
     row = only(road.report((bounce(), Clues(return_path=path))))
-    assert told(row, kind="bounced", found_by="return_path", tenant="s07", campaign="spring", domain="mta.example")
+    assert told(row, kind="returned", found_by="return_path", tenant="s07", campaign="spring", domain="mta.example")
     assert row["sent_at"] == micros(SENT)
     assert row["message_id"]
 
@@ -255,7 +255,7 @@ def test_a_message_that_is_known_vouches_for_a_bounce(road):
     road.tell({"ip": "198.51.100.1"})
     row = only(road.report((bounce(), Clues(message_id=f"<{MESSAGE}>"))))
     assert told(
-        row, **SELLER, kind="bounced", found_by="message_id", ip="198.51.100.1", provider="gmail", sent_at=micros(SENT)
+        row, **SELLER, kind="returned", found_by="message_id", ip="198.51.100.1", provider="gmail", sent_at=micros(SENT)
     )
 
 
@@ -274,7 +274,7 @@ def test_a_known_message_of_nobody_by_name_bounces_once_whoever_is_made_up(road)
     events = history(
         road.facts, NOW - timedelta(days=1), NOW + timedelta(hours=1), message=road.keyring.message(MESSAGE)
     )
-    assert [event.count for event in events if event.kind is Kind.BOUNCED] == [1]
+    assert [event.count for event in events if event.kind is Kind.RETURNED] == [1]
 
 
 def test_a_report_that_hides_its_recipient_is_about_the_known_message(road):
@@ -364,7 +364,7 @@ def test_a_notice_of_another_server_counts_under_the_message_that_our_log_sent(r
     road.put(road.report((bounce(), clues)), "inbox")
     assert {(event.kind, named(event.scope)["tenant"], event.found_by) for event in road.events()} == {
         (Kind.SENT, "s07", ""),
-        (Kind.BOUNCED, "s07", "token"),
+        (Kind.RETURNED, "s07", "token"),
     }
     assert len({event.message for event in road.events()}) == 1
 
@@ -416,9 +416,9 @@ def test_labels_that_anybody_could_write_count_for_nothing(road):
 
 
 def test_labels_that_anybody_could_write_count_where_one_says_so(road):
-    for kind in ("bounced", "complaint"):
+    for kind, counts in (("bounced", "returned"), ("complaint", "complaint")):
         row = only(road.report((bounce(kind, recipient=""), FORGED), settings={"believe": "labelled"}))
-        assert told(row, kind=kind, tenant="s07", found_by="feedback_id")
+        assert told(row, kind=counts, tenant="s07", found_by="feedback_id")
 
 
 def test_a_complaint_about_nobody_s_message_stays_one_without_a_seller(road):
@@ -457,8 +457,8 @@ def test_whatever_else_is_reported_gets_no_seller_on_a_strangers_word(road, kind
 
 def test_a_source_of_our_own_servers_needs_no_proof(road):
     row = only(road.report((bounce(recipient=""), FORGED), trusted=True))
-    assert told(row, kind="bounced", tenant="s07")
-    assert told(only(road.report((bounce(recipient=""), Clues()), trusted=True)), kind="bounced", tenant="")
+    assert told(row, kind="returned", tenant="s07")
+    assert told(only(road.report((bounce(recipient=""), Clues()), trusted=True)), kind="returned", tenant="")
 
 
 def test_what_nobody_verified_stays_so_whatever_is_found(road):
@@ -485,7 +485,9 @@ def test_our_mark_wins_over_what_is_known_and_that_over_the_rest(road):
 
 def test_a_stranger_fills_no_gap_in_what_is_vouched_for(road):
     clues = Clues(token=road.traced(stream="marketing"), feedback_id="a:b:s09:shop", ip="203.0.113.9")
-    assert told(only(road.report((bounce(), clues))), tenant="", campaign="", ip="", stream="marketing", kind="bounced")
+    assert told(
+        only(road.report((bounce(), clues))), tenant="", campaign="", ip="", stream="marketing", kind="returned"
+    )
 
 
 @given(
@@ -496,7 +498,7 @@ def test_no_words_of_a_stranger_make_a_bounce(clues, kind):
     listener = Listener(Attribution(feedback_id=FEEDBACK, unsubscribe=PATTERN), [PATTERN])
     testimony = listener.hear(Report(bounce(str(kind)), clues), Keys([Key(bytes(32), NOW)]), NOW)
     placed = weigh(testimony, Found())
-    assert placed.columns["kind"] not in ("bounced", "expired")
+    assert placed.columns["kind"] not in ("bounced", "returned", "expired")
     assert placed.columns["kind"] != "complaint" or not placed.columns["tenant"]
 
 

@@ -47,7 +47,7 @@ def test_the_service_hands_over_what_waited(market, monkeypatch):
     core.stores.applier.drain()
     span = NOW - timedelta(days=1), NOW + timedelta(days=1)
     told = history(core.stores.facts, *span, recipient=core.stores.keyring.pseudonym(PERSON))
-    assert {(event.kind, event.scope.tenant) for event in told} == {(Kind.SENT, "s07"), (Kind.BOUNCED, "s07")}
+    assert {(event.kind, event.scope.tenant) for event in told} == {(Kind.SENT, "s07"), (Kind.RETURNED, "s07")}
 
 
 def test_people_see_how_reports_find_their_messages(market):

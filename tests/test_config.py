@@ -29,7 +29,7 @@ def test_no_file_means_the_defaults():
     assert settings.guards.held_share == 0.2
     assert settings.guards.evidence_age == timedelta(minutes=15)
     assert settings.guards.protected == {"stream": ("transactional",)}
-    assert [rule.name for rule in settings.rules] == ["bounce-seller", "bounce-ip", "complaint-seller"]
+    assert [rule.name for rule in settings.rules] == ["bounce-seller", "bounce-ip", "complaint-seller", "return-seller"]
 
 
 def test_every_mistake_is_reported_at_once_with_its_path():
@@ -64,7 +64,7 @@ def test_every_mistake_is_reported_at_once_with_its_path():
 
 def test_a_rule_may_change_a_default_or_switch_it_off():
     settings = parse({"rule": {"bounce-seller": {"min_volume": 50}, "bounce-ip": {"enabled": False}}}, "test", {})
-    assert [rule.name for rule in settings.rules] == ["bounce-seller", "complaint-seller"]
+    assert [rule.name for rule in settings.rules] == ["bounce-seller", "complaint-seller", "return-seller"]
     assert settings.rules[0].detector.model_dump()["min_volume"] == 50
 
 

@@ -38,6 +38,18 @@ def report(number: int, sender: str = "feedback@arf.mail.yahoo.com") -> bytes:
     return text.replace("\n", "\r\n").encode()
 
 
+def bounce(number: int) -> bytes:
+    """What a server writes that had accepted the message."""
+    return (
+        "From: MAILER-DAEMON@mx.yahoo.example\nTo: bounces@shop.example\nSubject: Undelivered Mail\nMIME-Version: 1.0\n"
+        'Content-Type: multipart/report; report-type=delivery-status; boundary="b1"\n\n'
+        "--b1\nContent-Type: message/delivery-status\n\nReporting-MTA: dns; mx.yahoo.example\n\n"
+        f"Final-Recipient: rfc822; r{number}@yahoo.example\nAction: failed\nStatus: 5.1.1\n"
+        "Diagnostic-Code: smtp; 550 5.1.1 user unknown\n\n"
+        f"--b1\nContent-Type: text/rfc822-headers\n\nMessage-ID: <{number}@shop.example>\n\n--b1--\n"
+    ).encode()
+
+
 def genuine(number: int) -> bytes:
     """Signed by the reporter a moment ago."""
     return signed(report(number), YAHOO, at=datetime.now(UTC))
@@ -86,7 +98,10 @@ class Box:
     def incidents(self) -> list[dict[str, Any]]:
         """What is open, without its times."""
         told = self.service.get("/v1/incidents")["incidents"]
-        return [{"id": one["id"], "grade": one["grade"], "numerator": one["evidence"]["numerator"]} for one in told]
+        return [
+            {"id": one["id"], "rule": one["rule"], "grade": one["grade"], "numerator": one["evidence"]["numerator"]}
+            for one in told
+        ]
 
     def rows(self) -> int:
         return int(self.service.get("/v1/facts")["rows"])
@@ -158,3 +173,12 @@ def test_a_true_complaint_counts_once_however_often_it_is_sent_again(box: Box):
     assert opened["numerator"] == 33
     box.drop([*letters, *changed])
     assert box.incidents() == [opened]
+
+
+def test_bounces_that_trickle_in_after_a_campaign_alert_and_pause_nothing(box: Box):
+    box.drop([bounce(number) for number in range(400)])
+    counts = box.service.get("/v1/facts")["events"]
+    assert (counts["bounced"], counts["returned"]) == (0, 400)
+    [opened] = until(box.incidents, "the incident of what came back")
+    assert (opened["rule"], opened["numerator"]) == ("return-seller", 400)
+    assert box.service.get("/v1/leases")["leases"] == []

@@ -116,7 +116,7 @@ def test_two_sources_may_use_the_same_id(keyring: Keyring) -> None:
 def test_kinds_keep_their_codes() -> None:
     # They are part of every key on disk: a changed code would count old events again.
     names = ("sent", "deferred", "bounced", "expired", "complaint", "held", "unsubscribed", "not_spam")
-    names += ("unverified_complaint", "unverified_bounce")
+    names += ("unverified_complaint", "unverified_bounce", "returned")
     assert {name: code for code, name in enumerate(names, start=1)} == CODES
     assert set(CODES) == set(Kind)
 

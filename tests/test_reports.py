@@ -46,6 +46,16 @@ class Sent(NamedTuple):
     marked: bool
 
 
+def of_log(one: Sent) -> bool:
+    """Refused while mta1 spoke with the server: its log tells it."""
+    return one.fate == "gone"
+
+
+def of_mail(one: Sent) -> bool:
+    """Taken, and brought back afterwards with our mark."""
+    return one.fate == "later" and one.marked
+
+
 def servers(lmtp: int, later: int = 0) -> dict[str, str]:
     """The tables of a Postfix."""
     transport = f"bounce.shop.example lmtp:inet:127.0.0.1:{lmtp}\nshop.example lmtp:inet:127.0.0.1:{lmtp}\n"
@@ -142,8 +152,9 @@ def settled(service: Mailvane, sent: list[Sent]) -> bool:
     later = sum(one.fate == "later" and one.marked for one in sent)
     gone, ok = sum(one.fate == "gone" for one in sent), sum(one.fate != "gone" for one in sent)
     counts, strange = facts["events"], sum(one.fate == "later" and not one.marked for one in sent)
-    known = (ok, gone + later, ok + gone + later + strange)
-    return not facts["waiting"] and (counts["sent"], counts["bounced"], facts["rows"]) == known
+    known = (ok, gone, later, ok + gone + later + strange)
+    found = (counts["sent"], counts["bounced"], counts["returned"], facts["rows"])
+    return not facts["waiting"] and found == known
 
 
 def events(service: Mailvane, one: Sent) -> list[dict[str, Any]]:
@@ -173,15 +184,16 @@ def test_an_outcome_that_log_and_bounce_both_tell_counts_once(told):
     assert facts["events"] == facts["leaf"] == facts["minute"] == facts["hour"]
     for one in sent:
         kinds = Counter(event["kind"] for event in events(service, one))
-        late = {"bounced" if one.marked else "unverified_bounce": 1}
+        late = {"returned" if one.marked else "unverified_bounce": 1}
         assert kinds == {"ok": {"sent": 1}, "gone": {"bounced": 1}, "later": {"sent": 1, **late}}[one.fate], one
 
 
 def test_each_bounce_is_attributed_to_its_seller_and_campaign(told):
     service, sent, _ = told
-    found = service.get("/v1/top", by="tenant,segment,campaign", kind="bounced", limit=50)["scopes"]
-    counted = {tuple(one["scope"].values()): one["numerator"] for one in found}
-    assert counted == Counter(one.seller for one in sent if one.fate == "gone" or (one.fate == "later" and one.marked))
+    for kind, known in (("bounced", of_log), ("returned", of_mail)):
+        found = service.get("/v1/top", by="tenant,segment,campaign", kind=kind, limit=50)["scopes"]
+        counted = {tuple(one["scope"].values()): one["numerator"] for one in found}
+        assert counted == Counter(one.seller for one in sent if known(one))
 
 
 def test_each_bounce_counts_in_the_hour_of_its_send(told):
@@ -190,10 +202,20 @@ def test_each_bounce_counts_in_the_hour_of_its_send(told):
         for event in events(service, one):
             at = datetime.fromisoformat(event["sent_at"])
             assert began.timestamp() - 2 <= at.timestamp() <= datetime.fromisoformat(event["at"]).timestamp()
-    hours = service.get("/v1/cohorts", by="tenant", kind="bounced", limit=50)["cohorts"]
-    known = sum(one.fate == "gone" or (one.fate == "later" and one.marked) for one in sent)
-    assert sum(hour["numerator"] for hour in hours) == known
-    assert {hour["sent_at"][:13] for hour in hours} <= {began.isoformat()[:13], datetime.now(UTC).isoformat()[:13]}
+    for kind, known in (("bounced", of_log), ("returned", of_mail)):
+        hours = service.get("/v1/cohorts", by="tenant", kind=kind, limit=50)["cohorts"]
+        assert sum(hour["numerator"] for hour in hours) == sum(map(known, sent))
+        assert {hour["sent_at"][:13] for hour in hours} <= {began.isoformat()[:13], datetime.now(UTC).isoformat()[:13]}
+
+
+def test_what_comes_back_late_is_set_against_the_mail_of_its_hour(told):
+    service, sent, _ = told
+    [hour, *more] = service.get("/v1/cohorts", rate="return", limit=50)["cohorts"]
+    if not more:  # else the hour ended between two messages
+        assert (hour["numerator"], hour["denominator"]) == (
+            sum(map(of_mail, sent)),
+            sum(one.fate != "gone" for one in sent),
+        )
 
 
 def test_what_a_bounce_says_is_understood(told):

@@ -30,7 +30,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 MIGRATING = Path(__file__).parent / "servers" / "migrating.py"
 NEW = ("consent", "consent_ref", "found_by", "reply_class")
 NEW_VALUES = (["opted-in", "", "opted-in"], ["form 7", "", ""], ["token", "", ""], ["", "quota", ""])
-NEW_COUNTERS = ("unsubscribed", "not_spam")
+NEW_COUNTERS = ("unsubscribed", "returned", "not_spam")
 NUMBERS = count()
 
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monitor import suppressing
+from monitor import hygiene, suppressing
 from monitor.core import outages as core_outages
 from monitor.core.outages import Signs, doubtful, raised, spans
 from monitor.core.suppressing import OF_A_SENDER, Policy, Reason, covers, reason, repeated
@@ -696,3 +696,77 @@ def test_hygiene_finds_nothing_where_there_is_nothing(house: House):
     with house.ledger.connect() as conn:
         assert sum(suppressions.counts(conn).values()) == 0
     assert core_outages.usual(0, 0) == pytest.approx(0.02)
+
+
+def test_many_are_released_some_at_a_time_so_that_others_write_between_and_a_crash_loses_nobody(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    house.mail(NOON, "s1", "gmail", people("s1", 200))
+    house.mail(NOON + MINUTE, "s1", "gmail", [f"gone{number}" for number in range(50)], GONE)
+    house.pass_to(NOON + MINUTE)
+    house.pass_to(NOON + 2 * HOUR)
+    before = len(house.entries())
+    assert before == 50
+    monkeypatch.setattr(hygiene, "RELEASED_AT_ONCE", 10)
+    reconsider, left = hygiene.reconsider, [2]
+
+    def dies(*given_: Any) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        reconsider(*given_)
+
+    told = {"who": "marta", "why": "their status page", "now": NOON + 10 * HOUR}
+    with monkeypatch.context() as broken:
+        broken.setattr(hygiene, "reconsider", dies)
+        with pytest.raises(KeyboardInterrupt):
+            house.register.declare("gmail", NOON - HOUR, NOON + HOUR, **told)
+    assert len(house.entries()) == before - 20
+    house.register.declare("gmail", NOON - HOUR, NOON + HOUR, **told)
+    assert house.entries() == []
+    released = [one for one in house.feed() if one.change is Change.RELEASED]
+    assert len(released) == len({one.name for one in released}) == before
+
+
+# what a seller's word can't do
+
+
+def test_what_a_seller_tells_makes_no_outage_so_that_others_lists_stay_clean(house: House):
+    """It tells of bounces of its best customers, and of its own that were given up, to have the provider excused."""
+    lists = {tenant: people(tenant, 600) for tenant in ("s1", "s2")}
+    deliver(house, NOON - DAY, "gmail", **lists)
+    for minute in range(0, 60, 5):
+        at = NOON + minute * MINUTE
+        for tenant, pool in lists.items():
+            house.mail(at, tenant, "gmail", pool[5 * minute : 5 * minute + 20])
+        house.mail(at + MINUTE, "s2", "gmail", [f"dead{minute}"], GONE)
+        house.mail(at + MINUTE, "s1", "gmail", lists["s1"][300 - 5 * minute :][:40], GONE, source=SELLERS)
+        house.pass_to(at + 5 * MINUTE)
+    house.pass_to(NOON + 3 * HOUR)
+    assert house.register.outages(10) == []
+    assert house.suppressed([f"dead{minute}" for minute in range(0, 60, 5)], "gmail") == 12
+
+
+def test_a_seller_who_alone_tells_of_its_mail_loses_nobody_in_an_outage(house: House):
+    mine = people("s1", 600)
+    house.mail(NOON - DAY, "s1", "gmail", mine, source=SELLERS)
+    for minute in range(0, 150, 5):
+        some = mine[4 * minute : 4 * minute + 20]
+        down = 65 <= minute < 105
+        house.mail(NOON + minute * MINUTE, "s1", "gmail", some, GONE if down else TAKEN, source=SELLERS)
+        half = "left" if minute % 2 else "right"  # a part goes through all the while
+        house.mail(NOON + minute * MINUTE, "s1", "gmail", [f"{half}{minute}"], source=SELLERS)
+        house.pass_to(NOON + minute * MINUTE + 5 * MINUTE)
+    house.pass_to(NOON + 5 * HOUR)
+    house.pass_to(NOON + 5 * DAY)
+    assert house.entries() == []
+
+
+def test_a_sellers_word_does_not_settle_what_is_in_doubt_for_everybody(house: House):
+    house.mail(NOON, "s1", "small", ["ann", "bob"], GONE, source=SELLERS)
+    house.mail(NOON + 2 * DAY, "s2", "small", ["ann"], GONE)
+    house.mail(NOON + 2 * DAY, "s1", "small", ["bob"], GONE, source=SELLERS)
+    house.pass_to(NOON + 2 * DAY + MINUTE)
+    house.pass_to(NOON + 2 * DAY + 2 * HOUR)
+    assert house.entries("ann", provider="small") == []
+    assert [one.tenant for one in house.entries("bob", provider="small")] == ["s1"]

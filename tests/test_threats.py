@@ -37,6 +37,7 @@ def test_each_part_of_the_road_was_looked_at_by_every_letter():
     text = PAGE.read_text("utf-8")
     for part in (
         "Raw input",
+        "Mailboxes of reports",
         "Spool, facts, ledger, keyring, quarantine",
         "Judge, decide, gate, tiers",
         "Page and API",

@@ -125,7 +125,7 @@ def test_a_report_waits_until_its_message_is_known(house):
     house.tell()
     house.turn(NOW + timedelta(minutes=1))
     assert house.waiting == 0
-    assert house.kinds() == [("bounced", "s07")]
+    assert house.kinds() == [("returned", "s07")]
     assert house.attributor.tally.attributed == {("inbox", "message_id"): 1}
 
 
@@ -174,7 +174,7 @@ def test_a_crash_before_it_is_told_that_it_was_spooled_counts_nothing_twice(hous
     house.tell()  # what is known now changes nothing that was decided
     house.begun()
     house.turn(NOW + timedelta(hours=2))
-    assert house.kinds() == ([("bounced", "s07")] if known else [("unverified_bounce", "")])
+    assert house.kinds() == ([("returned", "s07")] if known else [("unverified_bounce", "")])
     assert house.waiting == 0
 
 
@@ -200,6 +200,16 @@ def test_only_so_many_wait_and_the_others_go_on(house):
     assert house.attributor.tally.unattributed == {("inbox", "too many wait"): 2}
 
 
+def test_who_came_just_now_is_tried_before_the_many_that_were_tried_in_vain(house):
+    flood = [Waiting(bytes([number]) * 16, "inbox", NOW - WAIT, b"x", NOW - WAIT) for number in range(20)]
+    with house.ledger.begin() as conn:
+        unplaced.put(conn, flood)
+        unplaced.later(conn, dict.fromkeys((one.id for one in flood), NOW - WAIT))
+        unplaced.put(conn, [Waiting(b"new" * 5, "inbox", NOW, b"x", NOW)])
+    with house.ledger.connect() as conn:
+        assert [one.id for one in unplaced.due(conn, NOW, 1)] == [b"new" * 5]
+
+
 def test_no_address_rests_in_the_ledger(house):
     house.report()
     house.attributor.retry(NOW + timedelta(minutes=1))
@@ -222,7 +232,7 @@ def test_while_the_facts_can_not_be_asked_nothing_is_given_up(house):
     house.begun()
     house.tell()
     house.turn(NOW + timedelta(hours=2))
-    assert house.kinds() == [("bounced", "s07")]
+    assert house.kinds() == [("returned", "s07")]
 
 
 def test_what_another_keyring_sealed_is_let_go(house):
@@ -232,7 +242,7 @@ def test_what_another_keyring_sealed_is_let_go(house):
     house.report()
     house.tell()
     house.turn(NOW + timedelta(minutes=1))
-    assert house.kinds() == [("bounced", "s07")]
+    assert house.kinds() == [("returned", "s07")]
     assert house.waiting == 0
 
 
@@ -252,4 +262,4 @@ def test_kill_9_loses_no_report_and_counts_none_twice(tmp_path):
         [sys.executable, PLACING, tmp_path, "0"], stdout=subprocess.PIPE, text=True, check=True, timeout=120
     )
     found = json.loads(ended.stdout.splitlines()[-1])
-    assert found == {"sent s07": count // 2, "bounced s07": count // 2, "unverified_bounce": count // 2, "waiting": 0}
+    assert found == {"sent s07": count // 2, "returned s07": count // 2, "unverified_bounce": count // 2, "waiting": 0}

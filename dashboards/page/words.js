@@ -107,6 +107,7 @@ const RATES = {
   bounce: { verb: ["bounces ", ""], past: ["bounced ", ""], did: "bounced", of: "bounced of finally decided", title: "Bounce rate" },
   deferral: { verb: ["has ", " deferred"], past: ["had ", " deferred"], did: "were deferred", of: "deferred of first attempts", title: "Deferral rate" },
   complaint: { verb: ["draws ", " complaints"], past: ["drew ", " complaints"], did: "were complained about", of: "complaints of delivered", title: "Complaint rate" },
+  return: { verb: ["has ", " returned"], past: ["had ", " returned"], did: "came back after delivery", of: "returned of delivered", title: "Return rate" },
 };
 /** The words of a rate, by its name or by a rule's. */
 export const rateOf = (rule) => RATES[String(rule).split("-")[0]] ?? { verb: ["is at ", ` by rule ${rule}`], past: ["was at ", ` by rule ${rule}`], did: "were bad", of: "bad of all", title: String(rule) };

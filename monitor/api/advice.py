@@ -40,6 +40,13 @@ _BY_RATE = {
             "Let one click unsubscribe, and make the sender easy to recognise.",
         ),
     ),
+    Rate.RETURN: _Advice(
+        "{numerator:,} of {denominator:,} messages came back after they had been accepted",
+        (
+            "Clean the list: remove the addresses that came back, and those that do not exist.",
+            "Look at GET /v1/replies?kind=returned: it shows what the receivers wrote.",
+        ),
+    ),
     Rate.DEFERRAL: _Advice(
         "{numerator:,} of {denominator:,} messages were put off by the receivers at the first attempt",
         (

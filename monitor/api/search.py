@@ -72,7 +72,7 @@ def router(core: Core) -> APIRouter:
         where = mine.where(asked)
         since, until = asked.window(now, _LATELY)
         since, until, after = _placed(mine, asked.cursor, since, until)
-        kinds = [asked.kind] if asked.kind else [Kind.DEFERRED, Kind.BOUNCED]
+        kinds = [asked.kind] if asked.kind else [Kind.DEFERRED, Kind.BOUNCED, Kind.RETURNED]
         found = replies(
             mine.facts,
             since,

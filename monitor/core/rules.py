@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from monitor.core.rates import COMPLAINING, PARTS, Rate
+from monitor.core.rates import PARTS, Rate
 from monitor.ports import Detector
 
 
@@ -40,5 +40,5 @@ class Rule:
 
     @property
     def counted_providers(self) -> tuple[str, ...]:
-        """Whose deliveries are the exposure: those that report complaints, unless the rule names others."""
-        return self.providers or (COMPLAINING if PARTS[self.rate].by_cohort else ())
+        """Whose deliveries are the exposure, as its rate has it, unless the rule names others; empty: everybody's."""
+        return self.providers or PARTS[self.rate].providers

@@ -49,11 +49,11 @@ def reason(kind: str, reply_class: str) -> Reason | None:
             return Reason.COMPLAINT
         case Kind.UNSUBSCRIBED:
             return Reason.UNSUBSCRIBE
-        case Kind.BOUNCED if reply_class in SUPPRESSING:
+        case Kind.BOUNCED | Kind.RETURNED if reply_class in SUPPRESSING:
             return Reason.HARD
-        case Kind.BOUNCED if reply_class in _SOFT_AT_ONCE:
+        case Kind.BOUNCED | Kind.RETURNED if reply_class in _SOFT_AT_ONCE:
             return Reason.SOFT
-        case Kind.EXPIRED if reply_class in _SOFT_GIVEN_UP:
+        case Kind.EXPIRED | Kind.RETURNED if reply_class in _SOFT_GIVEN_UP:
             return Reason.SOFT
     return None
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from monitor.core.rates import COMPLAINING, PARTS, Rate
+from monitor.core.rates import PARTS, Rate
 from monitor.core.rules import Rule
 from monitor.facts.grains import HOUR_LABELS, MINUTE_LABELS
 from monitor.facts.grouped import Part, part, seconds, summed, within
@@ -34,7 +34,7 @@ class Measure:
 def of_rate(rate: Rate) -> Measure:
     """The measure of a rate as it is defined."""
     parts = PARTS[rate]
-    return Measure(parts.above, parts.below, parts.by_cohort, COMPLAINING if parts.by_cohort else ())
+    return Measure(parts.above, parts.below, parts.by_cohort, parts.providers)
 
 
 def of_rule(rule: Rule) -> Measure:

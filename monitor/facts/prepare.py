@@ -220,7 +220,10 @@ def _apart(tenants: Sequence[Any], keyring: Keyring) -> npt.NDArray[np.uint64]:
 _KINDS = pa.array([kind.value for kind, _ in sorted(CODES.items(), key=lambda item: item[1])], pa.string())
 _CODE = {kind.value: code for kind, code in CODES.items()}
 # Whose reply says why.
-_REFUSED = [CODES[kind] for kind in (Kind.DEFERRED, Kind.BOUNCED, Kind.EXPIRED, Kind.HELD, Kind.UNVERIFIED_BOUNCE)]
+_REFUSED = [
+    CODES[kind]
+    for kind in (Kind.DEFERRED, Kind.BOUNCED, Kind.EXPIRED, Kind.RETURNED, Kind.HELD, Kind.UNVERIFIED_BOUNCE)
+]
 
 
 def _codes(kinds: pa.DictionaryArray) -> npt.NDArray[np.uint8]:

@@ -37,6 +37,7 @@ class Counts:
     complaint: Ints
     held: Ints
     unsubscribed: Ints
+    returned: Ints
     not_spam: Ints
     first: Ints
     first_deferred: Ints
@@ -58,6 +59,7 @@ class Series:
     complaint: Ints
     held: Ints
     unsubscribed: Ints
+    returned: Ints
     not_spam: Ints
     first: Ints
     first_deferred: Ints

@@ -16,7 +16,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 _AT_ONCE = 2000  # recipients a question: as hexadecimal they go in a URL
 _DAY = timedelta(days=1)
 _PAGE = 50_000
-_KINDS = (Kind.BOUNCED, Kind.EXPIRED, Kind.COMPLAINT, Kind.UNSUBSCRIBED)
+_KINDS = (Kind.BOUNCED, Kind.EXPIRED, Kind.RETURNED, Kind.COMPLAINT, Kind.UNSUBSCRIBED)
 _TEXTS = ("kind", "provider", "tenant", "stream", "campaign", "source", "reply_class", "dsn")
 
 

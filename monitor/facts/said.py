@@ -13,7 +13,7 @@ from monitor.facts.store import Reader
 from monitor.meaning import ReplyClass
 from monitor.model import Kind, Scope
 
-REFUSED = (Kind.DEFERRED, Kind.BOUNCED, Kind.EXPIRED)
+REFUSED = (Kind.DEFERRED, Kind.BOUNCED, Kind.EXPIRED, Kind.RETURNED)
 _UNEXPLAINED = 20_000  # texts that are looked at: the most frequent ones
 
 
@@ -53,7 +53,7 @@ def replies(
     until: datetime,
     where: Scope = ANY,
     *,
-    kinds: Sequence[Kind] = (Kind.DEFERRED, Kind.BOUNCED),
+    kinds: Sequence[Kind] = (Kind.DEFERRED, Kind.BOUNCED, Kind.RETURNED),
     code: int | None = None,
     dsn: str = "",
     reply_class: str = "",

@@ -136,7 +136,7 @@ MIGRATIONS: tuple[tuple[Change, ...], ...] = (
         # What people say by other ways than a complaint, what nobody vouches for, and how a report was attributed.
         Types("events", (_kinds([kind.value for kind in CODES]),)),
         Columns("events", ("found_by LowCardinality(String) DEFAULT '' CODEC(ZSTD)",)),
-        *(Columns(name, _counters(("unsubscribed", "not_spam"))) for name in GRAINS),
+        *(Columns(name, _counters(("unsubscribed", "returned", "not_spam"))) for name in GRAINS),
     ),
 )
 TABLES = (

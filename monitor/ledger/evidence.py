@@ -29,6 +29,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    true,
     type_coerce,
     update,
 )
@@ -139,13 +140,18 @@ def look_over(conn: Connection, upto: int) -> None:
     )
 
 
-def refused(conn: Connection, provider: str, since: datetime, until: datetime, step: timedelta) -> Mapping[int, int]:
-    """Step → recipients whom the provider refused in it; steps are counted from ``since``."""
+def refused(
+    conn: Connection, provider: str, since: datetime, until: datetime, step: timedelta, *, own: bool = False
+) -> Mapping[int, int]:
+    """Step → recipients whom the provider refused in it; steps are counted from ``since``.
+
+    ``own``: sellers' words too. Like all that is counted here of a provider, it is else what we know ourselves.
+    """
     began, size = (since - _EPOCH) // _MICROSECOND, step // _MICROSECOND
     number = (type_coerce(_evidence.c.at, BigInteger) - began) // size
     asked = (
         select(number.label("step"), func.count(distinct(_evidence.c.pseudonym)))
-        .where(_at_provider(provider, since, until))
+        .where(_at_provider(provider, since, until), true() if own else ~_evidence.c.own)
         .group_by("step")
     )
     return {int(place): int(count) for place, count in conn.execute(asked)}
@@ -153,7 +159,7 @@ def refused(conn: Connection, provider: str, since: datetime, until: datetime, s
 
 def refused_in_all(conn: Connection, provider: str, since: datetime, until: datetime) -> int:
     """How many bounces there were at the provider."""
-    asked = select(func.count()).where(_at_provider(provider, since, until))
+    asked = select(func.count()).where(_at_provider(provider, since, until), ~_evidence.c.own)
     return int(conn.execute(asked).scalar_one())
 
 
@@ -162,7 +168,7 @@ def refused_by(conn: Connection, label: str, provider: str, since: datetime, unt
     column = _evidence.c[label]
     asked = (
         select(column, func.count(distinct(_evidence.c.pseudonym)))
-        .where(_at_provider(provider, since, until))
+        .where(_at_provider(provider, since, until), ~_evidence.c.own)
         .group_by(column)
     )
     return {name: int(count) for name, count in conn.execute(asked)}
@@ -173,7 +179,7 @@ def some_refused(conn: Connection, provider: str, since: datetime, until: dateti
     asked = (
         select(_evidence.c.pseudonym)
         .distinct()
-        .where(_at_provider(provider, since, until))
+        .where(_at_provider(provider, since, until), ~_evidence.c.own)
         .order_by(_evidence.c.pseudonym)
         .limit(most)
     )
@@ -192,10 +198,15 @@ def due(conn: Connection, why: Reason, before: datetime, limit: int) -> list[Evi
 
 
 def at_provider(
-    conn: Connection, provider: str, since: datetime, until: datetime, states: Collection[State]
+    conn: Connection,
+    provider: str,
+    since: datetime,
+    until: datetime,
+    states: Collection[State],
+    limit: int | None = None,
 ) -> list[Evidence]:
-    """The provider's bounces of that time which are in one of the states."""
-    asked = select(_evidence).where(_at_provider(provider, since, until), _in_states(states))
+    """The provider's bounces of that time which are in one of the states; so many at most."""
+    asked = select(_evidence).where(_at_provider(provider, since, until), _in_states(states)).limit(limit)
     return [_read(row) for row in conn.execute(asked)]
 
 
