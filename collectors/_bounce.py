@@ -10,7 +10,7 @@ from collectors._addresses import address
 from collectors._automatic import Automatic, automatic
 from collectors._dsn import Report, Told, instant, report
 from collectors._mail import Headers, Mail, read
-from collectors._phrases import DAEMON, END, FAILED, MACHINE, SUBJECT
+from collectors._phrases import BOUNCED_SUBJECT, DAEMON, END, FAILED, MACHINE, REFUSED, SUBJECT
 from collectors._prose import Said, prose, said
 from collectors._refusal import Failure, Source, codes, failure
 from collectors._returned import clues
@@ -105,7 +105,8 @@ def _action(mail: Mail, found: Report, text: str) -> str:
         return ""
     if mail.report == "delivery-status" or found.reporter or "x-failed-recipients" in mail.headers:
         return "failed"
-    return "failed" if FAILED.among(text.lower()) and (_by_daemon(mail) or _by_look(mail, text)) else ""
+    told = FAILED.among(text.lower()) or REFUSED.search(text)
+    return "failed" if told and (_by_daemon(mail) or _by_look(mail, text)) else ""
 
 
 def _by_machine(mail: Mail) -> bool:
@@ -126,5 +127,5 @@ def _called(mail: Mail) -> bool:
 
 def _by_look(mail: Mail, text: str) -> bool:
     """Whether it looks like a bounce though its writer may be anybody: parcels "could not be delivered" as well."""
-    told = mail.original is not None or codes(text) != (0, "")
-    return _called(mail) and (told or any(END.search(part.own) for part in mail.parts))
+    told = mail.original is not None or codes(text) != (0, "") or BOUNCED_SUBJECT.match(mail.headers.get("subject"))
+    return _called(mail) and (bool(told) or any(END.search(part.own) for part in mail.parts))

@@ -215,7 +215,7 @@ class _Told:
                 dsn=one.status,
                 relay=one.remote,
                 reply=one.reply,
-                reply_class=one.meaning.name,
+                reply_class=one.meaning.stored,
                 provider=one.provider,
             )
             self._met[str(one.kind)] += 1

@@ -53,21 +53,31 @@ FAILED = Phrases(
     not a member of this mailing list | are not member | may cause mail loop | duplicated message-id
     address failed | addresses failed | address(es) failed | recipients failed | recipient failed
     could not be sent | xmail bounce | address not found | been delayed | is delayed | recipient not found | error(s):
+    unknown host | host unknown | permanently rejected | delivery attempts | undelivered | non-deliverable
+    not be sent | message(s) rejected | was blocked | has been blocked | not posted
     nicht zugestellt | unzustellbar | zustellung fehlgeschlagen | konnte nicht | nicht zustellbar
-    niet worden bezorgd | niet bezorgd | onbestelbaar | kunde inte levereras | kunne ikke leveres
-    pas pu être remis | pas été remis | non remis | échec de la remise | non distribu | pas pu être d
+    fehler bei der nachrichtenzustellung | fehler bei der zustellung | zustellungsfehler | zustellfehler
+    niet worden bezorgd | niet bezorgd | onbestelbaar | bezorging is mislukt | kan niet worden | kon niet worden
+    kunde inte levereras | inte att leverera | inte levereras | kunne ikke leveres | mislykkedes | mislyktes
+    ei voitu toimittaa | toimitus epäonnistui | toimittaminen epäonnistui
+    pas pu être | pas été remis | non remis | échec de la remise | échec de remise | non distribu | pas été distribu
     no se ha podido entregar | no se pudo entregar | no pudo ser entregado | no entregado | no se puede entregar
+    error en la entrega | ha fallado la entrega | no ha sido entregado
     nao pode ser | não pode ser entregue | não pôde ser | não foi entregue | falha na entrega
-    possibile recapitare | mancato recapito | non recapitabile | impossibile consegnare | non consegnat
+    possibile recapitare | recapito non riuscito | stato recapitato | stato consegnato | consegna non riuscita | mancato recapito | non recapitabile | impossibile consegnare | non consegnat
     nie można dostarczyć | nie została dostarczona | niedostarczon | nie dostarczono | nie mogła zostać
-    nie mógł doręczyć | nie udało się dostarczyć | nie zostala dostarczona | nie mogla zostac
-    nebylo možné doručit | nedoručen | nedoručiteln | nepodarilo doručiť | nemohla být doručena
-    не может быть доставлено | не доставлено | не удалось доставить | недоставлен
-    送信できません | 配信できません | 配送できません | 送信に失敗 | お届けできません | エラーのため | 届きません
-    无法发送 | 无法送达 | 无法投递 | 投递失败 | 退信 | 退回 | 無法傳送 | 無法遞送 | 傳送失敗 | 传输失败 | 送達失敗
-    배달되지 | 전송되지 | 전달되지 | 반송
+    nie mógł doręczyć | nie powiodło się | nie powiodła się | dostarczenie wiadomości | nie udało się dostarczyć | nie zostala dostarczona | nie mogla zostac
+    nebylo možné doručit | nelze doručit | doručení se nezdařilo | nepodařilo doručit | nelze doruč | nem sikerült kézbesíteni | kézbesítése sikertelen | nem kézbesíthető | teslim edilemedi | iletilemedi | nu a putut fi livrat
+    δεν ήταν δυνατή η παράδοση | nedoručen | nedoručiteln | nepodarilo doručiť | nemohla být doručena
+    не может быть доставлено | не доставлено | не удалось доставить | не была доставлена | не было доставлено | сбой доставки | невозможно доставить | не вдалося доставити | недоставлен
+    送信できません | 配信できません | 配信できませんでした | 送信できませんでした | 配達できません | 配信不能 | 失敗しました | 配送できません | 送信に失敗 | お届けできません | エラーのため | 届きません
+    无法发送 | 无法送达 | 无法投递 | 未能送达 | 未能投递 | 传递失败 | 傳遞失敗 | 发送失败 | 無法送達 | 未送达 | 投递失败 | 退信 | 退回 | 無法傳送 | 無法遞送 | 傳送失敗 | 传输失败 | 送達失敗
+    배달되지 | 배달하지 못 | 전달하지 못 | 보내지 못 | 전송되지 | 전달되지 | 반송
     """
 )
+
+# A refusal for good, in the form in which servers write it whatever the language around it.
+REFUSED = re.compile(r"(?<![\d.])5\d\d[ -]#?5\.\d{1,3}\.\d{1,3}(?![\d.])")
 
 # The message waits, and is tried again: no bounce.
 DELAYED = Phrases(
@@ -116,8 +126,8 @@ END = re.compile(
 
 # Who writes bounces, by the name or address of a From; and who may, though others call themselves so as well.
 DAEMON = re.compile(
-    r"mailer[-_. ]?daemon|post_?master|mail[-_. ]?(?:delivery|system|administrator)|\bmdaemon|delivery.?(?:sub)?system"
-    r"|^\s*$|^<>$|imss|interscan|smtp_mail|mailsystem|symantec|mmsc|mail\.delivery|mailserver|mailmarshal|system admin",
+    r"mailer[-_. ]?daemon|post_?master|mail[-_. ]?(?:deliver|system|administrator|server|router|transfer|transport)|\bmdaemon|delivery.?(?:sub)?system"
+    r"|^\s*$|^<>$|imss|interscan|smtp_mail|mailsystem|symantec|mmsc|mail\.delivery|microsoft exchange|mailmarshal|system admin",
     re.IGNORECASE,
 )
 MACHINE = re.compile(
@@ -129,6 +139,14 @@ SUBJECT = re.compile(
     r"|bounce|rejected|non remis|not member|fml system|security alert"
     r"|unzustellbar|nicht zugestellt|zustell|niedostar|nedoru|не доставлено|недостав|mancata consegna|mancato recapito"
     r"|no entregad|devuelt|エラー|配信|不達|退信|失败|失敗|error sending|user unknown|unknown user|postmaster|remis\b",
+    re.IGNORECASE,
+)
+
+# Subjects that mail systems give to bounces, and nobody to parcels.
+BOUNCED_SUBJECT = re.compile(
+    r"^(?:mail (?:delivery (?:fail|problem|error)|system error|could not|failure)|undeliver(?:able|ed) ?(?:mail|message|:)"
+    r"|returned (?:mail|to sender)|failure notice|delivery (?:status )?notification|(?:permanent )?delivery failure:?"
+    r"|non[- ]?delivery|unzustellbar|non remis|onbestelbaar|mail (?:undeliverable|returned)|there was an error sending)",
     re.IGNORECASE,
 )
 

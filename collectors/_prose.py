@@ -14,7 +14,7 @@ from itertools import islice
 
 from collectors._addresses import ADDRESS, address, tidy
 from collectors._mail import Mail, Part
-from collectors._phrases import ALIASED, ALONE, ASIDE, END, FAILED, LEADING, X400
+from collectors._phrases import ALIASED, ALONE, ASIDE, END, FAILED, LEADING, REFUSED, X400
 from collectors._session import HEARD, SENT, Session, joined, session
 
 _TEXT = 48 * 1024  # characters of prose that are looked at
@@ -109,9 +109,9 @@ def _listed(text: str, lines: list[str], named: frozenset[str]) -> list[Said]:
     """Recipients that stand alone on a line or begin one, once a failure was announced."""
     list_ = _List()
     announced = _announced(text)
-    if not announced and not named:
+    if not announced and not named and not REFUSED.search(text):
         return []
-    first = 0 if named else announced[0]
+    first = announced[0] if announced and not named else 0
     for number, line in enumerate(lines):
         one = None
         if "@" in line and (number > first or any(number < each < number + 5 for each in announced)):
@@ -197,7 +197,7 @@ def _recipient(line: str, before: str, named: frozenset[str]) -> Said | None:
         return None
     if found := ALONE.match(line):
         one = tidy(found[2] or found[1])
-        if before.rstrip().lower().endswith(("sent by", "from:", "sender:", "please contact", "to:<", "from")):
+        if before.rstrip().lower().endswith(("sent by", "from:", "sender:", "please contact", "to:<", "from", "to the address")):
             return None
         return Said(one) if one.lower() in named or not ASIDE.search(line) else None
     if found := LEADING.match(line):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from collectors._addresses import host
 from collectors._dsn import Told
@@ -22,6 +23,8 @@ _WRAPPED = re.compile(r"^\s*[45]\.\d\.\d{1,3} - [A-Za-z ]{3,60}(?=[45]\d\d-')")
 _WORDS = re.compile(r"[^\W\d_]{2}|[45]\d\d")
 _UNROUTED = re.compile(r"unrouteable address\b", re.IGNORECASE)
 _NOBODY = ("5.1.", "4.1.")  # enhanced codes of addresses
+# What "user unknown" may mean, by the stage at which it is said.
+_BY_STAGE = frozenset((ReplyClass.INVALID_RECIPIENT, ReplyClass.INACTIVE_MAILBOX, ReplyClass.POLICY))
 _REMOTE = (
     re.compile(r"\bhost:? ([A-Za-z0-9][A-Za-z0-9.-]{2,250})\s{0,3}[\[:(]"),
     re.compile(r"while talking to ([A-Za-z0-9][A-Za-z0-9.-]{2,250})"),
@@ -132,37 +135,37 @@ def _meant(told: Told, said: Said | None, stage: str) -> tuple[_Reply, str, str]
     for text, asked in texts:
         code, own = codes(text)
         status = prefer(status_of(told.status), own)
-        meaning = classify(asked, code=code, dsn=status, provider=provider_of(remote) if remote else "", phase=phase)
+        means = partial(classify, asked, code=code, dsn=status, provider=provider_of(remote) if remote else "")
+        meaning = means(phase=phase)
         if best is None or (best.meaning.cls is ReplyClass.OTHER and meaning.cls is not ReplyClass.OTHER):
-            best = _Reply(text, code, status, meaning)
+            by_stage = meaning.cls in _BY_STAGE and means(phase="rcpt").cls is ReplyClass.INVALID_RECIPIENT
+            if by_stage and said and "account" in said.above:
+                meaning = _of_notice(said.above) or meaning
+            doubtful = meaning.cls is ReplyClass.OTHER or (by_stage and not phase and not status.startswith(_NOBODY))
+            best = _Reply(text, code, status, meaning, doubtful)
         if best.meaning.cls is not ReplyClass.OTHER:
             break
     assert best is not None  # noqa: S101  # there is always one text
     if best.meaning.cls is ReplyClass.INVALID_RECIPIENT:
-        doubtful = not phase and not best.status.startswith(_NOBODY)
-        best = replace(best, meaning=_there(best, phase, told, said), doubtful=doubtful)
-    elif best.meaning.cls is ReplyClass.OTHER:
-        best = replace(best, doubtful=True)
+        best = replace(best, meaning=_surely(best, phase, told))
     return best, phase, remote
 
 
-def _there(best: _Reply, phase: str, told: Told, said: Said | None) -> Meaning:
-    """What "user unknown" means: is somebody there after all?
+def _of_notice(above: str) -> Meaning | None:
+    """What the notice around "user unknown" knows better: that the account is disabled."""
+    meaning = classify(above)
+    return meaning if meaning.cls is ReplyClass.INACTIVE_MAILBOX else None
 
-    Filters of recipients say so of mail that they do not want. They must see the mail first, so that a refusal at RCPT
-    is none of theirs, and nor is one with the status of an address (5.1.x). A 5.2.x says that the mailbox exists.
+
+def _surely(best: _Reply, phase: str, told: Told) -> Meaning:
+    """How sure it is that nobody is there.
+
     Soft, in doubt: a report of x.0.0 with no stage and a reply without the address; and "mailbox unavailable" alone,
     which by RFC 5321 section 4.2.3 is also said for reasons of policy.
     """
     meaning, status = best.meaning, best.status
-    if said and "account" in said.above and (about := classify(said.above)).cls is ReplyClass.INACTIVE_MAILBOX:
-        return about  # the notice around the reply knows better
     if phase == "rcpt" or status.startswith(_NOBODY):
         return meaning
-    if status == "5.2.1":
-        return replace(meaning, cls=ReplyClass.INACTIVE_MAILBOX)
-    if phase == "data" or status.startswith(("5.2.", "5.7.")):
-        return replace(meaning, cls=ReplyClass.POLICY)
     vague = told.status and status.endswith(".0.0") and "@" not in best.text
     vague = vague or (not status and "mailbox unavailable" in best.text.lower())
     return replace(meaning, permanence=Permanence.SOFT) if vague else meaning

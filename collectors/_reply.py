@@ -16,7 +16,7 @@ from collectors._reply_codes import PASSING, by_code, by_enhanced, plain
 from collectors._reply_phrases import composed
 from collectors._reply_table import SERVERS, Finder, Row, rows
 from collectors._templates import template
-from monitor.meaning import SUPPRESSING, Fault, Meaning, Permanence, ReplyClass
+from monitor.meaning import SUPPRESSING, Meaning, Permanence, ReplyClass
 from monitor.model import MARKER
 
 _TEXTS = 16_384  # replies that are remembered letter by letter
@@ -94,7 +94,8 @@ def _classified(text: str, code: int, dsn: str, provider: str, phase: str) -> Me
     if inner != text:
         # The codes of the wrapper lie: Microsoft's 5.1.351 stands around anything.
         quoted, told = _decided(asked(inner, 0, "", provider, whole.phase))
-        if quoted <= rank or quoted < _Rank.VAGUE or rank not in _HEARSAY:
+        given_up = rank == _Rank.LATE and quoted == _Rank.NET
+        if not given_up and (quoted <= rank or quoted < _Rank.VAGUE or rank not in _HEARSAY):
             meaning = told
     return replace(meaning, action=action_of(meaning))
 
@@ -105,8 +106,6 @@ def _decided(reply: Asked) -> tuple[int, Meaning]:
     if meaning.cls in _OF_ADDRESS and rank >= _Rank.WORDS and reply.of_sender:
         soft = meaning.permanence is Permanence.SOFT
         meaning = plain(ReplyClass.SENDER_INVALID, soft=soft, decided_by=meaning.decided_by)
-    elif meaning.cls is ReplyClass.INVALID_RECIPIENT and reply.phase == "data" and reply.provider in _FILTERING:
-        meaning = replace(meaning, cls=ReplyClass.SPAM_BLOCK, fault=Fault.RECIPIENT)
     return rank, meaning
 
 
@@ -117,7 +116,7 @@ def _told(reply: Asked) -> Iterator[tuple[int, Meaning]]:
     if found:
         row = min(found, key=lambda row: (_rank(row, reply), -len(row.fragment), -_agreement(row, reply), row.fragment))
         firmest = _rank(row, reply)
-        yield firmest, _lasting(row.meaning, row.code, reply)
+        yield firmest, _of_row(row, reply, firmest)
     if firmest > _Rank.COMPOSED:
         yield from _by_families(reply, [row.fragment for row in found if row.kind in _SAID])
     if told := by_enhanced(reply.dsn, reply.provider, reply.phase):
@@ -131,9 +130,34 @@ def _by_families(reply: Asked, said: list[str]) -> Iterator[tuple[int, Meaning]]
         if meaning.cls in _MAY_PASS and reply.for_now:
             meaning = replace(meaning, permanence=Permanence.SOFT)
         rank = _FAMILIES.get(family.name, _Rank.COMPOSED)
-        yield rank, _lasting(meaning, 0, reply)
+        yield rank, _there(_lasting(meaning, 0, reply), reply)
         if rank == _Rank.COMPOSED:
             return
+
+
+def _of_row(row: Row, reply: Asked, rank: int) -> Meaning:
+    meaning = _lasting(row.meaning, row.code, reply)
+    known = rank == _Rank.TOKEN or (row.dsn and row.dsn == reply.dsn)
+    known = known or (_own(row, reply) and reply.provider not in _FILTERING)
+    return meaning if known else _there(meaning, reply)
+
+
+def _there(meaning: Meaning, reply: Asked) -> Meaning:
+    """What "user unknown" means, where the table does not know it of this server and code: is somebody there after all?
+
+    Filters of recipients say so of mail that they do not want. They must see the mail first, so that a refusal at RCPT
+    is none of theirs, and nor is one with a status of addresses (5.1.x). A 5.2.x says that the mailbox exists.
+    """
+    if meaning.cls is not ReplyClass.INVALID_RECIPIENT or reply.phase == "rcpt":
+        return meaning
+    if reply.phase == "data" and reply.provider in _FILTERING:
+        return replace(meaning, cls=ReplyClass.SPAM_BLOCK)
+    detail = reply.dsn[1:]
+    if detail == ".2.1":
+        return replace(meaning, cls=ReplyClass.INACTIVE_MAILBOX)
+    if not detail.startswith(".1.") and (reply.phase == "data" or detail.startswith((".2.", ".7."))):
+        return replace(meaning, cls=ReplyClass.POLICY)
+    return meaning
 
 
 def _rank(row: Row, reply: Asked) -> int:

@@ -14,6 +14,8 @@ long=(
   test_schemathesis.py test_fuzz.py test_cluster.py test_release.py test_road.py test_facts_store.py test_export.py
   test_http.py test_secrets.py test_no_address.py test_tenancy.py test_idor.py test_me.py test_sellers_tell.py
   test_login_page.py test_oidc.py test_sessions.py test_chain.py test_access_log.py test_custody.py test_keyring_kept.py
+  test_imap*.py test_maildir.py test_mbox.py test_reports.py test_forged.py test_redos.py test_corpus.py test_arf.py test_verify.py
+  test_attribution*.py test_unplaced.py test_suppress*.py test_webhooks.py
   test_quarantine.py test_threats.py test_guard.py test_four_eyes.py test_keys.py test_lost_keyring.py test_hooks.py test_doors.py
 )
 export PIP_DISABLE_PIP_VERSION_CHECK=1

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     from monitor.ledger.suppressions import Entry
     from monitor.register import Register
 
+T = TypeVar("T")
+
 _REASON = click.Choice([str(one) for one in Reason])
 _ADDRESSES = click.argument("addresses", nargs=-1, metavar="ADDRESS…")
 _FILE = click.option(
-    "--file", type=click.File(encoding="utf-8"), help="Addresses, one a line; - for standard input, as for one alone."
+    "--file",
+    type=click.File(encoding="utf-8-sig"),
+    help="Addresses, one a line; - for standard input, as for one alone.",
 )
 _WHY = click.option("--why", required=True, help="The reason: a colleague will read it.")
 _AS = click.option("--as", "who", help="Who decides [your login].")
@@ -69,14 +73,17 @@ def show(config: Path | None, reason: str | None, limit: int, *, as_json: bool) 
 def check(
     config: Path | None, addresses: tuple[str, ...], file: Any, tenant: str, stream: str, *, as_json: bool
 ) -> None:
-    """Say for each address whether mail should go there. Exit status 1 where for one it should not."""
+    """Say for each address whether mail should go there.
+
+    Exit status 1 where for one it should not, or where one is no address.
+    """
     from monitor.api.suppressions import standing
 
     held = False
     with _register(config) as register, kit.worded():
         for some in _by_thousands(_given(addresses, file)):
             for place, one in enumerate(register.check(some, tenant, stream, kit.now())):
-                held = held or one.entry is not None
+                held = held or one.entry is not None or bool(one.error)
                 if as_json:
                     click.echo(json.dumps(standing(one)))
                 elif one.error:
@@ -145,8 +152,10 @@ def remove(
     given = _clean(_given(addresses, file, least=0 if pseudonyms else 1))
     with _register(config) as register, kit.worded():
         people = [*register.people(given), *map(pseudonym, pseudonyms)]
-        done = register.release(people, who=_who(who), why=why, now=now, reason=Reason(reason) if reason else None)
-        _noted(config, "suppression released", shown(people), now)
+        done: list[Entry] = []
+        for some in _by_thousands(people):
+            done += register.release(some, who=_who(who), why=why, now=now, reason=Reason(reason) if reason else None)
+            _noted(config, "suppression released", shown(some), now)
     _changes(done)
 
 
@@ -219,7 +228,7 @@ def outage(config: Path | None, provider: str, since: datetime, until: datetime,
 
 
 @suppressions.command()
-@click.argument("number", type=int)
+@click.argument("number", type=click.IntRange(1, 2**63 - 1))
 @_AS
 @click.pass_obj
 def dismiss(config: Path | None, number: int, who: str | None) -> None:
@@ -302,7 +311,11 @@ def _given(addresses: tuple[str, ...], file: Any, least: int = 1) -> list[str]:
     """The addresses of the command line, or of a file."""
     if addresses == ("-",):
         addresses, file = (), sys.stdin
-    found = [*addresses, *(line.strip() for line in file or () if line.strip())]
+    try:
+        lines = [line.strip().removeprefix("\ufeff") for line in file or ()]
+    except UnicodeDecodeError as error:
+        raise click.ClickException("the file is not UTF-8: save it as that. Nothing was changed") from error
+    found = [*addresses, *(line for line in lines if line)]
     if len(found) < least:
         raise click.UsageError("no address: name some, or a file of them by --file")
     return found
@@ -317,7 +330,7 @@ def _clean(addresses: list[str]) -> list[str]:
     return addresses
 
 
-def _by_thousands(values: list[str]) -> Iterator[list[str]]:
+def _by_thousands(values: list[T]) -> Iterator[list[T]]:
     from monitor.register import MOST
 
     yield from (values[first : first + MOST] for first in range(0, len(values), MOST))
@@ -355,7 +368,8 @@ def _told(one: Entry) -> str:
     scope = " ".join(f"{name}={value}" for name, value in (("tenant", one.tenant), ("stream", one.stream)) if value)
     until = f"until {one.until:%Y-%m-%d}" if one.until else "for good"
     why = f": {one.why}" if one.why else ""
-    return f"{one.reason} for {scope or 'all mail'} since {one.since:%Y-%m-%d}, {until}, by {one.who}{why}"
+    told = f"{one.reason} for {scope or 'all mail'} since {one.since:%Y-%m-%d}, {until}, by {one.who}{why}"
+    return "".join(each if each.isprintable() else " " for each in told)  # others' words steer no terminal
 
 
 def _outage(one: Outage) -> str:

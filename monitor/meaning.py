@@ -71,6 +71,9 @@ class Identity(StrEnum):
 # The only classes that say that an address is no good, where they are hard too.
 SUPPRESSING = frozenset({ReplyClass.INVALID_RECIPIENT, ReplyClass.INACTIVE_MAILBOX, ReplyClass.BAD_DOMAIN})
 
+# Behind the name of such a class where the reply does not say it for good.
+DOUBTFUL = ":doubtful"
+
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
@@ -93,8 +96,13 @@ class Meaning:
 
     @property
     def name(self) -> str:
-        """The class as it is stored and shown, such as quota or listed:spamhaus_xbl."""
+        """The class with the list that it names, such as quota or listed:spamhaus_xbl."""
         return f"{self.cls}:{self.listed}" if self.listed else str(self.cls)
+
+    @property
+    def stored(self) -> str:
+        """The same as it stands in the facts: invalid_recipient:doubtful where it is not said for good."""
+        return f"{self.name}{DOUBTFUL}" if self.cls in SUPPRESSING and not self.suppresses else self.name
 
     @property
     def suppresses(self) -> bool:

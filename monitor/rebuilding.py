@@ -106,7 +106,7 @@ def _class(one: Told) -> str:
 
 @lru_cache(1 << 16)
 def _classified(reply: str, code: int, dsn: str, provider: str) -> str:
-    return classify(reply, code=code, dsn=dsn, provider=provider).name
+    return classify(reply, code=code, dsn=dsn, provider=provider).stored
 
 
 def _raw(one: Told, why: Reason, cls: str, *, own: bool) -> Raw:

@@ -188,7 +188,8 @@ class Register:
 def unlike(address: str) -> str:
     """What is wrong with a text that should be an address; empty: nothing that can be seen."""
     bare = address.strip(DRESS)
-    if "@" not in bare or any(one.isspace() for one in bare) or len(bare) > _LONGEST:
+    name, _, host = bare.rpartition("@")
+    if not name or not host or " " in bare or not bare.isprintable() or len(bare) > _LONGEST:
         return "no address: write it as name@example.com, without a name beside it"
     return ""
 

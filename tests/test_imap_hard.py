@@ -369,7 +369,7 @@ def test_kills_of_the_service_and_of_the_server_count_each_letter_once(tmp_path)
         until(lambda: box.count("Archive") == LETTERS and box.count() == 0, "all to be moved", 240)
         totals = until(lambda: counted(service, reports.total() * 2), "all to be counted", 120)
         assert totals["rows"] == totals["keys"] == 2 * reports.total()
-        assert totals["events"]["bounced"] == totals["leaf"]["bounced"] == reports[BOUNCE]
+        assert totals["events"]["returned"] == totals["leaf"]["returned"] == reports[BOUNCE]
         assert sorted(box.letters("Archive")) == sorted(one.content for one in letters)
         assert line.resets > 0
 

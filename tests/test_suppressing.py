@@ -56,10 +56,13 @@ def test_only_what_somebody_vouches_for_and_what_is_the_recipients_own_speaks_ag
     spoken = {
         (kind, cls): why for kind in Kind for cls in ReplyClass if (why := reason(kind.value, cls.value)) is not None
     }
-    assert {kind for kind, _ in spoken} == {Kind.BOUNCED, Kind.EXPIRED, Kind.COMPLAINT, Kind.UNSUBSCRIBED}
+    assert {kind for kind, _ in spoken} == {
+        *(Kind.BOUNCED, Kind.RETURNED, Kind.EXPIRED),
+        *(Kind.COMPLAINT, Kind.UNSUBSCRIBED),
+    }
     assert {kind for kind, _ in spoken} & UNVERIFIED == set()
     assert {cls for (kind, cls), why in spoken.items() if why is Reason.HARD} == SUPPRESSING
-    assert {kind for (kind, _), why in spoken.items() if why is Reason.HARD} == {Kind.BOUNCED}
+    assert {kind for (kind, _), why in spoken.items() if why is Reason.HARD} == {Kind.BOUNCED, Kind.RETURNED}
     assert {cls for (_, cls), why in spoken.items() if why is Reason.SOFT} == SUPPRESSING | {
         ReplyClass.QUOTA,
         ReplyClass.EXPIRED,
@@ -67,6 +70,7 @@ def test_only_what_somebody_vouches_for_and_what_is_the_recipients_own_speaks_ag
         ReplyClass.DNS_FAILURE,
     }
     assert reason("bounced", "listed:spamhaus_xbl") is None
+    assert reason("bounced", "invalid_recipient:doubtful") is Reason.SOFT
 
 
 NAMES = st.sampled_from(["", "s1", "s2"])
@@ -770,3 +774,49 @@ def test_a_sellers_word_does_not_settle_what_is_in_doubt_for_everybody(house: Ho
     house.pass_to(NOON + 2 * DAY + 2 * HOUR)
     assert house.entries("ann", provider="small") == []
     assert [one.tenant for one in house.entries("bob", provider="small")] == ["s1"]
+
+
+# mail that comes back after it was taken
+
+
+BACK: dict[str, Any] = GONE | {"kind": "returned"}
+FULL_BACK: dict[str, Any] = FULL | {"kind": "returned"}
+
+
+def came_back(house: House, at: Any, after: Any, tenant: str, names: list[str], outcome: dict[str, Any]) -> None:
+    """Their server takes the mail, and writes later that it could not be delivered."""
+    for name in names:
+        message = {"message_id": f"<{name}.{at:%d%H%M}@shop.example>"}
+        house.mail(at, tenant, "yahoo", [name], **message)
+        house.mail(at + after, tenant, "yahoo", [name], outcome, **message)
+
+
+def test_a_bought_list_is_no_outage_where_a_server_takes_all_and_returns_it_later(house: House):
+    lists = {tenant: people(tenant, 700) for tenant in ("s1", "s2", "s3")}
+    deliver(house, NOON - DAY, "yahoo", **lists)
+    wrong: list[str] = []
+    for minute in range(0, 180, 10):
+        for tenant, pool in lists.items():
+            house.mail(NOON + minute * MINUTE, tenant, "yahoo", pool[minute : minute + 10])
+        if minute < 30:
+            some = [f"wrong{minute}x{number}" for number in range(40)]
+            came_back(house, NOON + minute * MINUTE, 2 * HOUR, "s1", some, BACK)
+            wrong += some
+    house.pass_to(NOON + 3 * HOUR)
+    house.pass_to(NOON + 8 * HOUR)
+    assert house.register.outages(10) == []
+    assert held(house, "yahoo", set(wrong)) == 1.0
+
+
+def test_what_a_server_took_and_returned_is_no_delivery_that_begins_the_count_anew(house: House):
+    for number in range(5):
+        at = NOON + number * DAY
+        house.mail(at, "s1", "yahoo", people("s1", 20))
+        came_back(house, at, HOUR, "s1", ["ann"], FULL_BACK)
+        came_back(house, at, HOUR, "s1", ["bob"], FULL_BACK)
+        if number == 2:
+            house.mail(at + 3 * HOUR, "s1", "yahoo", ["bob"])
+        house.pass_to(at + 4 * HOUR)
+        house.pass_to(at + 6 * HOUR)
+    assert house.suppressed(["ann"], "yahoo", Reason.SOFT) == 1
+    assert house.suppressed(["bob"], "yahoo", Reason.SOFT) == 0

@@ -335,6 +335,41 @@ def test_the_command_tells_of_outages_and_dismisses_them(data: Path):
     assert "there is no outage" in run(data, "dismiss", "99", code=1).output
 
 
+def test_a_file_as_a_spreadsheet_writes_it_suppresses_its_first_address_too(data: Path, tmp_path: Path):
+    file = tmp_path / "list.txt"
+    file.write_text("first@example.com\nsecond@example.com\n", "utf-8-sig")
+    run(data, "add", "--file", str(file), "--why", "asked")
+    run(data, "check", "first@example.com", code=1)
+    run(data, "add", "-", "--why", "asked", given="\ufeffthird@example.com\n")
+    run(data, "check", "third@example.com", code=1)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["ann\u200b@example.com", "ann\x1b@example.com", "ann@", "@example.com"],
+    ids=["unseen", "control", "no host", "no name"],
+)
+def test_what_nobody_could_see_in_an_address_or_miss_is_told(data: Path, address: str):
+    assert "is no address" in run(data, "add", address, "--why", "x", code=1).output
+    assert "no address" in run(data, "check", address, code=1).output
+
+
+def test_a_file_of_another_encoding_is_refused_in_words(data: Path, tmp_path: Path):
+    file = tmp_path / "list.txt"
+    file.write_bytes("ann@example.com\nm\xfcller@example.com\n".encode("latin-1"))
+    for words in (["add", "--why", "x"], ["check"]):
+        assert "is not UTF-8" in run(data, *words, "--file", str(file), code=1).output
+
+
+def test_a_number_that_no_outage_can_have_is_refused_in_words(data: Path):
+    assert "is not in the range" in run(data, "dismiss", "9" * 30, code=2).output
+
+
+def test_what_somebody_wrote_as_a_reason_makes_no_line_of_its_own(data: Path):
+    run(data, "add", "hal@example.com", "--why", "asked\nnobody is suppressed\x1b[2J")
+    assert len(run(data, "list", "--reason", "manual").stdout.splitlines()) == 1
+
+
 def test_the_command_has_a_webhook_begin_again(data: Path):
     assert "crm is told what follows change 0 of" in run(data, "push", "crm", "--from", "0").stdout
     assert "there is no [webhook.other]: there are crm" in run(data, "push", "other", code=1).output

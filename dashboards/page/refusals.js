@@ -17,7 +17,7 @@ const SAID = {
 function said(reason) {
   if (reason === null) return "No reply told";
   const [kind, list] = reason.split(":");
-  return [SAID[kind] ?? name(kind, 40), list && [": ", name(list, 60)]];
+  return [SAID[kind] ?? name(kind, 40), list && (list === "doubtful" ? ", in doubt" : [": ", name(list, 60)])];
 }
 
 export function refusals(view) {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from monitor.meaning import SUPPRESSING, ReplyClass
+from monitor.meaning import DOUBTFUL, SUPPRESSING, ReplyClass
 from monitor.model import Kind
 
 
@@ -44,13 +44,14 @@ def reason(kind: str, reply_class: str) -> Reason | None:
 
     ``reply_class`` as it is stored, such as quota or listed:spamhaus_xbl.
     """
+    doubtful, reply_class = reply_class.endswith(DOUBTFUL), reply_class.removesuffix(DOUBTFUL)
     match kind:
         case Kind.COMPLAINT:
             return Reason.COMPLAINT
         case Kind.UNSUBSCRIBED:
             return Reason.UNSUBSCRIBE
         case Kind.BOUNCED | Kind.RETURNED if reply_class in SUPPRESSING:
-            return Reason.HARD
+            return Reason.SOFT if doubtful else Reason.HARD
         case Kind.BOUNCED | Kind.RETURNED if reply_class in _SOFT_AT_ONCE:
             return Reason.SOFT
         case Kind.EXPIRED | Kind.RETURNED if reply_class in _SOFT_GIVEN_UP:

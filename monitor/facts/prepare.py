@@ -123,7 +123,7 @@ def _meant(kind: int, reply: str, code: int, dsn: str, provider: str) -> str:
     if kind == CODES[Kind.HELD]:
         return str(ReplyClass.HELD)
     if reply or code or dsn:
-        return classify(reply, code=int(code), dsn=dsn, provider=provider).name
+        return classify(reply, code=int(code), dsn=dsn, provider=provider).stored
     return str(ReplyClass.EXPIRED) if kind == CODES[Kind.EXPIRED] else ""
 
 

@@ -17,23 +17,38 @@ _AT_ONCE = 2000  # recipients a question: as hexadecimal they go in a URL
 _DAY = timedelta(days=1)
 _PAGE = 50_000
 _KINDS = (Kind.BOUNCED, Kind.EXPIRED, Kind.RETURNED, Kind.COMPLAINT, Kind.UNSUBSCRIBED)
+_NOT_TAKEN = (Kind.BOUNCED, Kind.EXPIRED, Kind.RETURNED)
+_BACK = timedelta(days=5)  # after which a server that took a mail returns it no more: RFC 5321 section 4.5.4.1
 _TEXTS = ("kind", "provider", "tenant", "stream", "campaign", "source", "reply_class", "dsn")
 
 
 def delivered(facts: Reader, recipients: Collection[bytes], since: datetime, until: datetime) -> dict[bytes, datetime]:
-    """Who of these pseudonyms took a mail in [since, until), and when last; what sellers say of it does not count."""
+    """Who of these pseudonyms took a mail in [since, until), and when last; what sellers say of it does not count.
+
+    A mail that a server took, and that came back afterwards, reached nobody.
+    """
     found: dict[bytes, datetime] = {}
     asked = sorted(recipients)
     for first in range(0, len(asked), _AT_ONCE):
         table = facts.query(
-            "SELECT hex(events.recipient) AS who, toUnixTimestamp64Milli(max(events.at)) AS last FROM events"
+            "SELECT hex(recipient) AS who, toUnixTimestamp64Milli(max(took)) AS last FROM ("
+            "SELECT events.recipient AS recipient, events.message AS message,"
+            " maxIf(events.at, events.kind = {kind:String}"
+            " AND events.at < fromUnixTimestamp64Milli({until:Int64}, 'UTC')) AS took,"
+            " countIf(events.kind != {kind:String}) AS back FROM events"
             " WHERE events.at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')"
-            " AND events.at < fromUnixTimestamp64Milli({until:Int64}, 'UTC')"
-            " AND events.kind = {kind:String} AND events.source != {sellers:String} AND events.recipient GLOBAL IN"
-            " (SELECT toFixedString(unhex(arrayJoin({people:Array(String)})), 16)) GROUP BY events.recipient",
+            " AND events.at < fromUnixTimestamp64Milli({back_until:Int64}, 'UTC')"
+            " AND events.kind IN {kinds:Array(String)} AND events.source != {sellers:String}"
+            " AND events.recipient GLOBAL IN"
+            " (SELECT toFixedString(unhex(arrayJoin({people:Array(String)})), 16))"
+            " GROUP BY recipient, message)"
+            " WHERE toUnixTimestamp64Milli(took) >= {since:Int64} AND (back = 0 OR message = toFixedString('', 16))"
+            " GROUP BY recipient",
             since=_millis(since),
             until=_millis(until),
+            back_until=_millis(until + _BACK),
             kind=str(Kind.SENT),
+            kinds=[kind.value for kind in (Kind.SENT, *_NOT_TAKEN)],
             sellers=SELLERS,
             people=[one.hex() for one in asked[first : first + _AT_ONCE]],
         )

@@ -70,7 +70,7 @@ def known(conn: Connection, ids: Iterable[bytes]) -> set[bytes]:
 
 
 def due(conn: Connection, now: datetime, most: int) -> list[Waiting]:
-    """What is to be tried now: the least often tried first, so that a flood of what nobody knows delays no true report."""
+    """What is to be tried now: the least often tried first, so that a flood of lies delays no true report."""
     by = _unplaced.c.tries, _unplaced.c.due
     asked = select(_unplaced).where(_waits, _unplaced.c.due <= now).order_by(*by).limit(most)
     return [Waiting(row.id, row.source, row.came, row.content, row.due, row.tries) for row in conn.execute(asked)]
