@@ -105,7 +105,7 @@ def _action(mail: Mail, found: Report, text: str) -> str:
         return ""
     if mail.report == "delivery-status" or found.reporter or "x-failed-recipients" in mail.headers:
         return "failed"
-    told = FAILED.among(text.lower()) or REFUSED.search(text)
+    told = FAILED.among(f"{mail.headers.get('subject')}\n{text}".lower()) or REFUSED.search(text)
     return "failed" if told and (_by_daemon(mail) or _by_look(mail, text)) else ""
 
 

@@ -14,7 +14,7 @@ from itertools import islice
 
 from collectors._addresses import ADDRESS, address, tidy
 from collectors._mail import Mail, Part
-from collectors._phrases import ALIASED, ALONE, ASIDE, END, FAILED, LEADING, REFUSED, X400
+from collectors._phrases import ALIASED, ALONE, ASIDE, END, FAILED, LEADING, X400
 from collectors._session import HEARD, SENT, Session, joined, session
 
 _TEXT = 48 * 1024  # characters of prose that are looked at
@@ -27,6 +27,8 @@ _RULE = re.compile(r"^[\s>|]{0,9}[-=*_~#+.|]{3,}\s*$")
 _HEADING = re.compile(r"^\s{0,9}[-=*|]{2,}+\s{0,9}[^-=*]{0,100}[-=*|]{2,}+\s*+$")  # a line of nothing else is a rule
 # A sign of notices that their writers have in dozens of languages, and what all of them say. As of 2026-11.
 _NOTICES = (("groups.google.com/support", "this group may not exist, or you do not have permission to post to it"),)
+# Punctuation of the far east, which stands at an address without a blank.
+_WIDE = str.maketrans({"：": ": ", "（": " (", "）": ") ", "，": ", ", "。": ". ", "、": ", ", "；": "; ", "＜": "<", "＞": ">"})
 _LOCAL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+-]{1,63})(?: \(([^()]{3,200})\))?")
 _SAID_TO = re.compile(
     r"\b(?:to|addressed,?|for|recipients?|users?|userid|address|size|full|account|mailbox|violation for)[\s:]{1,9}"
@@ -56,6 +58,8 @@ def prose(mail: Mail) -> str:
     texts = [part for part in mail.parts if part.kind in ("text/plain", "text", "message/plain")]
     texts = [part for part in texts if part.own.strip()] or [part for part in mail.parts if part.kind == "text/html"]
     told = "\n".join(map(plain, texts[:3]))[:_TEXT]
+    if not told.isascii():
+        told = told.translate(_WIDE)
     end = END.search(told)
     return told[: end.start()] if end else told
 
@@ -109,8 +113,6 @@ def _listed(text: str, lines: list[str], named: frozenset[str]) -> list[Said]:
     """Recipients that stand alone on a line or begin one, once a failure was announced."""
     list_ = _List()
     announced = _announced(text)
-    if not announced and not named and not REFUSED.search(text):
-        return []
     first = announced[0] if announced and not named else 0
     for number, line in enumerate(lines):
         one = None
@@ -216,11 +218,12 @@ def _in_sentences(lines: list[str]) -> list[Said]:
     """
     found: dict[str, Said] = {}
     sure: set[str] = set()
+    announced = FAILED.among("\n".join(lines).lower())
     for number, line in enumerate(lines):
         if "@" not in line or SENT.match(line) or HEARD.match(line):
             continue
         context = " ".join(lines[max(number - 2, 0) : number + 4]).lower()
-        if not FAILED.among(context):
+        if announced and not FAILED.among(context):
             continue
         for one in islice(ADDRESS.finditer(line), 50):
             before = line[max(one.start() - 60, 0) : one.start()]

@@ -148,13 +148,15 @@ def _there(meaning: Meaning, reply: Asked) -> Meaning:
     Filters of recipients say so of mail that they do not want. They must see the mail first, so that a refusal at RCPT
     is none of theirs, and nor is one with a status of addresses (5.1.x). A 5.2.x says that the mailbox exists.
     """
-    if meaning.cls is not ReplyClass.INVALID_RECIPIENT or reply.phase == "rcpt":
+    if meaning.cls is not ReplyClass.INVALID_RECIPIENT or (reply.phase == "rcpt" and reply.dsn[1:] != ".1.2"):
         return meaning
     if reply.phase == "data" and reply.provider in _FILTERING:
         return replace(meaning, cls=ReplyClass.SPAM_BLOCK)
     detail = reply.dsn[1:]
     if detail == ".2.1":
         return replace(meaning, cls=ReplyClass.INACTIVE_MAILBOX)
+    if detail == ".1.2" and reply.of_domain:
+        return replace(meaning, cls=ReplyClass.BAD_DOMAIN)
     if not detail.startswith(".1.") and (reply.phase == "data" or detail.startswith((".2.", ".7."))):
         return replace(meaning, cls=ReplyClass.POLICY)
     return meaning

@@ -64,6 +64,11 @@ class Asked:
         return self.phase == "mail" or _OF_SENDER.search(self.line) is not None
 
     @property
+    def of_domain(self) -> bool:
+        """Whether the words are of a domain or host."""
+        return "domain" in self.line or "host " in self.line
+
+    @property
     def for_now(self) -> bool:
         """Whether the words promise that it passes."""
         return _FOR_NOW.search(self.line) is not None
