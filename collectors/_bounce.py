@@ -10,7 +10,7 @@ from collectors._addresses import address
 from collectors._automatic import Automatic, automatic
 from collectors._dsn import Report, Told, instant, report
 from collectors._mail import Headers, Mail, read
-from collectors._phrases import BOUNCED_SUBJECT, DAEMON, END, FAILED, MACHINE, REFUSED, SUBJECT
+from collectors._phrases import ANSWER, BOUNCED_SUBJECT, DAEMON, END, FAILED, MACHINE, REFUSED, SUBJECT
 from collectors._prose import Said, prose, said
 from collectors._refusal import Failure, Source, codes, failure
 from collectors._returned import clues
@@ -122,7 +122,9 @@ def _by_daemon(mail: Mail) -> bool:
 
 def _called(mail: Mail) -> bool:
     headers = mail.headers
-    return MACHINE.search(headers.get("from")) is not None or SUBJECT.search(headers.get("subject")) is not None
+    subject = headers.get("subject")
+    told = SUBJECT.search(subject) is not None and ANSWER.match(subject) is None
+    return told or MACHINE.search(headers.get("from")) is not None
 
 
 def _by_look(mail: Mail, text: str) -> bool:

@@ -53,8 +53,7 @@ FAILED = Phrases(
     not a member of this mailing list | are not member | may cause mail loop | duplicated message-id
     address failed | addresses failed | address(es) failed | recipients failed | recipient failed
     could not be sent | xmail bounce | address not found | been delayed | is delayed | recipient not found | error(s):
-    unknown host | host unknown | permanently rejected | delivery attempts | undelivered | non-deliverable
-    not be sent | message(s) rejected | was blocked | has been blocked | not posted
+    unknown host | host unknown | permanently rejected | undelivered | non-deliverable
     nicht zugestellt | unzustellbar | zustellung fehlgeschlagen | konnte nicht | nicht zustellbar
     fehler bei der nachrichtenzustellung | fehler bei der zustellung | zustellungsfehler | zustellfehler
     niet worden bezorgd | niet bezorgd | onbestelbaar | bezorging is mislukt | kan niet worden | kon niet worden
@@ -64,14 +63,21 @@ FAILED = Phrases(
     no se ha podido entregar | no se pudo entregar | no pudo ser entregado | no entregado | no se puede entregar
     error en la entrega | ha fallado la entrega | no ha sido entregado
     nao pode ser | não pode ser entregue | não pôde ser | não foi entregue | falha na entrega
-    possibile recapitare | recapito non riuscito | stato recapitato | stato consegnato | consegna non riuscita | mancato recapito | non recapitabile | impossibile consegnare | non consegnat
+    possibile recapitare | recapito non riuscito | stato recapitato | stato consegnato | consegna non riuscita
+    mancato recapito | non recapitabile | impossibile consegnare | non consegnat
     nie można dostarczyć | nie została dostarczona | niedostarczon | nie dostarczono | nie mogła zostać
-    nie mógł doręczyć | nie powiodło się | nie powiodła się | dostarczenie wiadomości | nie udało się dostarczyć | nie zostala dostarczona | nie mogla zostac
-    nebylo možné doručit | nelze doručit | doručení se nezdařilo | nepodařilo doručit | nelze doruč | nem sikerült kézbesíteni | kézbesítése sikertelen | nem kézbesíthető | teslim edilemedi | iletilemedi | nu a putut fi livrat
+    nie mógł doręczyć | nie powiodło się | nie powiodła się | dostarczenie wiadomości | nie udało się dostarczyć
+    nie zostala dostarczona | nie mogla zostac
+    nebylo možné doručit | nelze doručit | doručení se nezdařilo | nepodařilo doručit | nelze doruč
+    nem sikerült kézbesíteni | kézbesítése sikertelen | nem kézbesíthető | teslim edilemedi | iletilemedi
+    nu a putut fi livrat
     δεν ήταν δυνατή η παράδοση | nedoručen | nedoručiteln | nepodarilo doručiť | nemohla být doručena
-    не может быть доставлено | не доставлено | не удалось доставить | не была доставлена | не было доставлено | сбой доставки | невозможно доставить | не вдалося доставити | недоставлен
-    送信できません | 配信できません | 配信できませんでした | 送信できませんでした | 配達できません | 配信不能 | 失敗しました | 配送できません | 送信に失敗 | お届けできません | エラーのため | 届きません
-    无法发送 | 无法送达 | 无法投递 | 未能送达 | 未能投递 | 传递失败 | 傳遞失敗 | 发送失败 | 無法送達 | 未送达 | 投递失败 | 退信 | 退回 | 無法傳送 | 無法遞送 | 傳送失敗 | 传输失败 | 送達失敗
+    не может быть доставлено | не доставлено | не удалось доставить | не была доставлена | не было доставлено
+    сбой доставки | невозможно доставить | не вдалося доставити | недоставлен
+    送信できません | 配信できません | 配信できませんでした | 送信できませんでした | 配達できません | 配信不能
+    失敗しました | 配送できません | 送信に失敗 | お届けできません | エラーのため | 届きません
+    无法发送 | 无法送达 | 无法投递 | 未能送达 | 未能投递 | 传递失败 | 傳遞失敗 | 发送失败 | 無法送達 | 未送达
+    投递失败 | 退信 | 退回 | 無法傳送 | 無法遞送 | 傳送失敗 | 传输失败 | 送達失敗
     배달되지 | 배달하지 못 | 전달하지 못 | 보내지 못 | 전송되지 | 전달되지 | 반송
     """
 )
@@ -87,7 +93,8 @@ DELAYED = Phrases(
     will continue to be made | will try again | still trying to deliver | just a warning | delivery delayed
     could not send message for past | could not send mail for past | delivery status notification (delay)
     not need to resend | no need to resend | delivery will be reattempted | continue trying | wird erneut versucht
-    verzögert | retardée | demorado | opóźnion | zpožděn | задержан | 遅延 | 延迟 | nadal próbuje
+    verzögert | vertraagd | wordt opnieuw | fördröjd | forsinket | viivästy
+    retardée | demorado | opóźnion | zpožděn | задержан | 遅延 | 延迟 | nadal próbuje
     """
 )
 # The same where they begin a subject, or are all of it.
@@ -126,8 +133,11 @@ END = re.compile(
 
 # Who writes bounces, by the name or address of a From; and who may, though others call themselves so as well.
 DAEMON = re.compile(
-    r"mailer[-_. ]?daemon|post_?master|mail[-_. ]?(?:deliver|system|administrator|server|router|transfer|transport)|\bmdaemon|delivery.?(?:sub)?system"
-    r"|^\s*$|^<>$|imss|interscan|smtp_mail|mailsystem|symantec|mmsc|mail\.delivery|microsoft exchange|mailmarshal|system admin",
+    r"mailer[-_. ]?daemon|post_?master|mail[-_. ]?(?:deliver|system|administrator|router|transfer|transport)"
+    r"|courier mail server"
+    r"|\bmdaemon|delivery.?(?:sub)?system|^\s*$|^<>$|imss|interscan"
+    r"|smtp_mail|mailsystem|symantec|mmsc|mail\.delivery|microsoft exchange"
+    r"|mailmarshal|system admin",
     re.IGNORECASE,
 )
 MACHINE = re.compile(
@@ -144,11 +154,16 @@ SUBJECT = re.compile(
 
 # Subjects that mail systems give to bounces, and nobody to parcels.
 BOUNCED_SUBJECT = re.compile(
-    r"^(?:mail (?:delivery (?:fail|problem|error)|system error|could not|failure)|undeliver(?:able|ed) ?(?:mail|message|:)"
-    r"|returned (?:mail|to sender)|failure notice|delivery (?:status )?notification|(?:permanent )?delivery failure:?"
-    r"|non[- ]?delivery|unzustellbar|non remis|onbestelbaar|mail (?:undeliverable|returned)|there was an error sending)",
+    r"^(?:mail (?:delivery (?:fail|problem|error)|system error|could not|failure)"
+    r"|undeliver(?:able|ed) ?(?:mail|message|:)|returned (?:mail|to sender)"
+    r"|failure notice|delivery (?:status )?notification|(?:permanent )?delivery failure:?"
+    r"|non[- ]?delivery|unzustellbar|non remis|onbestelbaar"
+    r"|mail (?:undeliverable|returned)|there was an error sending)",
     re.IGNORECASE,
 )
+
+# A person who answers or passes on.
+ANSWER = re.compile(r"\s*(?:re|aw|sv|vs|antw|odp|ha|fwd?|wg|tr|rv|enc)\s?(?:\[\d+\])?[:：]", re.IGNORECASE)  # noqa: RUF001  # as they write it
 
 # Lines that name somebody else than a failed recipient.
 ASIDE = re.compile(

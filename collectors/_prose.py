@@ -28,7 +28,10 @@ _HEADING = re.compile(r"^\s{0,9}[-=*|]{2,}+\s{0,9}[^-=*]{0,100}[-=*|]{2,}+\s*+$"
 # A sign of notices that their writers have in dozens of languages, and what all of them say. As of 2026-11.
 _NOTICES = (("groups.google.com/support", "this group may not exist, or you do not have permission to post to it"),)
 # Punctuation of the far east, which stands at an address without a blank.
-_WIDE = str.maketrans({"：": ": ", "（": " (", "）": ") ", "，": ", ", "。": ". ", "、": ", ", "；": "; ", "＜": "<", "＞": ">"})
+_WIDE = {at: f" {chr(at - 0xFEE0)} " for at in (0xFF08, 0xFF09, 0xFF0C, 0xFF1A, 0xFF1B, 0xFF1C, 0xFF1E)}
+_WIDE |= {0x3001: ", ", 0x3002: ". "}
+# Ends of lines after which somebody else is named.
+_NOT_FAILED = ("sent by", "from:", "sender:", "please contact", "to:<", "from", "to the address")
 _LOCAL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+-]{1,63})(?: \(([^()]{3,200})\))?")
 _SAID_TO = re.compile(
     r"\b(?:to|addressed,?|for|recipients?|users?|userid|address|size|full|account|mailbox|violation for)[\s:]{1,9}"
@@ -199,7 +202,7 @@ def _recipient(line: str, before: str, named: frozenset[str]) -> Said | None:
         return None
     if found := ALONE.match(line):
         one = tidy(found[2] or found[1])
-        if before.rstrip().lower().endswith(("sent by", "from:", "sender:", "please contact", "to:<", "from", "to the address")):
+        if before.rstrip().lower().endswith(_NOT_FAILED):
             return None
         return Said(one) if one.lower() in named or not ASIDE.search(line) else None
     if found := LEADING.match(line):

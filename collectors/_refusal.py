@@ -152,9 +152,9 @@ def _meant(told: Told, said: Said | None, stage: str) -> tuple[_Reply, str, str]
 
 
 def _of_notice(above: str) -> Meaning | None:
-    """What the notice around "user unknown" knows better: that the account is disabled."""
+    """What the notice around "user unknown" knows better: that the account is disabled, or full."""
     meaning = classify(above)
-    return meaning if meaning.cls is ReplyClass.INACTIVE_MAILBOX else None
+    return meaning if meaning.cls in {ReplyClass.INACTIVE_MAILBOX, ReplyClass.QUOTA} else None
 
 
 def _surely(best: _Reply, phase: str, told: Told) -> Meaning:

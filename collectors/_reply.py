@@ -165,7 +165,8 @@ def _there(meaning: Meaning, reply: Asked) -> Meaning:
 def _rank(row: Row, reply: Asked) -> int:
     own = _own(row, reply)
     if row.kind == "weak" and not own:
-        return _Rank.EXACT if row.code and row.code == reply.code and row.dsn in {"", reply.dsn} else _Rank.WEAK
+        fits = row.dsn == reply.dsn or (not row.dsn and reply.vague)
+        return _Rank.EXACT if row.code and row.code == reply.code and fits else _Rank.WEAK
     if row.kind in _KINDS:
         return _KINDS[row.kind]
     if own:

@@ -24,6 +24,8 @@ _PHASES = re.compile(
 )
 _COMMANDS = {"mail": "mail", "rcpt": "rcpt", "data": "data", "mess": "data", "helo": "helo", "ehlo": "helo"}
 _ASIDE = re.compile(r"\(?in (?:reply|response) to [^)]{0,80}(?:command\)?|\)|$)")
+# What Postfix puts before the reason of any restriction.
+_RESTRICTION = re.compile(r"(?:recipient address|data command|end-of-data) rejected: (?=[a-z])")
 _OF_SENDER = re.compile(
     r"sender (?:e?-?mail )?address (?:rejected|refused|verif)|sender (?:rejected|refused|denied|verif)"
 )
@@ -80,7 +82,7 @@ class Asked:
 
     def without(self, said: list[str]) -> str:
         """The line without what the table knows already and without what the reporting server adds."""
-        line = self.line
+        line = _RESTRICTION.sub("", self.line)
         for fragment in said:
             line = line.replace(fragment, "")
         return _ASIDE.sub("", line)

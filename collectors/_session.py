@@ -9,7 +9,11 @@ from collectors._addresses import ADDRESS, address, tidy
 
 _REPLY = 1_500  # characters of what is said of one recipient
 HEARD = re.compile(r"^\s{0,20}(?:<<<:?|<--|received >>>|response:)\s{0,9}(?=\S)", re.IGNORECASE)
-SENT = re.compile(r"^\s{0,20}(?:>>>:?|-->|sent <<<|command:)\s{0,9}((?:mail|rcpt|data|helo|ehlo|lhlo|bdat|auth|rset|quit|vrfy)\b.{0,400})", re.IGNORECASE)
+SENT = re.compile(
+    r"^\s{0,20}(?:>>>:?|-->|sent <<<|command:)\s{0,9}"
+    r"((?:mail|rcpt|data|helo|ehlo|lhlo|bdat|auth|rset|quit|vrfy)\b.{0,400})",
+    re.IGNORECASE,
+)
 _REPLIED = re.compile(rf"^\s{{0,20}}[45]\d\d[ -](?:\d\.\d{{1,3}}\.\d{{1,3}} )?<?({ADDRESS.pattern})>?\.\.\.\s*(.*)$")
 _CLOSING = re.compile(r"^\s{0,9}[45]\d\d[ -][45]\.\d\.\d{1,3} [a-z].*$", re.IGNORECASE)
 _TALKING = re.compile(r"^[\s.]{0,9}while talking to", re.IGNORECASE)

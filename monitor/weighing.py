@@ -20,7 +20,7 @@ NO_CLUE, UNKNOWN_MESSAGE, ANOTHER_RECIPIENT = "no clue", "unknown message", "ano
 AMBIGUOUS, NOT_VOUCHED, FULL = "ambiguous", "not vouched for", "too many wait"
 REASONS = (NO_CLUE, UNKNOWN_MESSAGE, ANOTHER_RECIPIENT, AMBIGUOUS, NOT_VOUCHED, FULL)
 _EARLY, _SLACK = (span // timedelta(microseconds=1) for span in (timedelta(minutes=10), timedelta(hours=1)))
-_BOUNCES = frozenset({Kind.BOUNCED, Kind.EXPIRED})
+_BOUNCES = frozenset({Kind.BOUNCED, Kind.EXPIRED, Kind.RETURNED})
 # By these one message differs from another; a domain is the author's for one clue and the envelope's for the next.
 _TELLING = tuple(LABELS.index(name) for name in ("stream", "tenant", *OWNED))
 _TENANT, _DOMAIN, _IP = (LABELS.index(name) for name in ("tenant", "domain", "ip"))

@@ -1,5 +1,6 @@
 """What bounces tell, in the forms of many servers; and what is no bounce."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from collectors._dsn import instant, report
 from collectors._mail import read
 from collectors._prose import plain, prose, said
 from collectors._refusal import codes, phase_of, prefer
+from collectors._reply import classify
 from monitor.meaning import ReplyClass
 from monitor.model import Kind
 
@@ -69,6 +71,40 @@ def notice(text, subject="failure notice", sender="MAILER-DAEMON@relay.example")
 )
 def test_each_form_tells_its_recipients(name, expected):
     assert told(golden(name)) == expected
+
+
+def makes():
+    """What the bounces of all makes must give, by mail."""
+    expected = {}
+    for row in csv.DictReader((GOLDEN / "makes" / "makes.csv").read_text(encoding="utf-8").splitlines()):
+        expected.setdefault(row.pop("mail"), []).append(tuple(row.values()))
+    return expected
+
+
+@pytest.mark.parametrize(("name", "expected"), sorted(makes().items()), ids=sorted(makes()))
+def test_each_make_says_whom_and_why(name, expected):
+    found = outcomes(golden(f"makes/{name}"))
+    got = [(one.recipient, one.kind.value, one.status, one.meaning.name, str(one.meaning.permanence)) for one in found]
+    assert got == expected
+
+
+@pytest.mark.parametrize("stage", ["rcpt", "data"])
+@pytest.mark.parametrize("status", ["", "5.1.1", "5.2.1", "5.2.0", "5.7.1"])
+def test_a_log_and_a_bounce_mean_the_same_by_the_same_reply(status, stage):
+    command = {"rcpt": "RCPT TO", "data": "end of DATA"}[stage]
+    reply = f"550 {status} <a@b.example>: user unknown (in reply to {command} command)".replace("  ", " ")
+    report = report_of(
+        f"Final-Recipient: rfc822; a@b.example\nAction: failed\nStatus: {status or '5.0.0'}\nDiagnostic-Code: smtp; {reply}"
+    )
+    assert outcomes(report)[0].meaning == classify(reply, code=550, dsn=status or "5.0.0", phase=stage)
+
+
+def test_a_refusal_is_read_whatever_the_language_around_it():
+    text = "Nije bilo isporučeno.\n\n<a@b.example>\n#550 5.2.2 mailbox full ##\n"
+    assert [(one.recipient, one.meaning.cls) for one in outcomes(notice(text, subject="Obavijest"))] == [
+        ("a@b.example", ReplyClass.QUOTA)
+    ]
+    assert outcomes(notice(text, subject="Obavijest", sender="Ana <ana@b.example>")) == ()
 
 
 @pytest.mark.parametrize("name", ["delayed", "vacation", "challenge", "receipt"])
@@ -275,6 +311,25 @@ def test_an_address_that_exim_cannot_route_has_no_domain_unless_it_is_its_own():
 
     assert cls("Mailer-Daemon@out.shop.example") is ReplyClass.BAD_DOMAIN
     assert cls("Mailer-Daemon@mx.b.example") is ReplyClass.INVALID_RECIPIENT
+
+
+@pytest.mark.parametrize(
+    ("subject", "sender", "text"),
+    [
+        ("Re: Undeliverable: spring", "Ana <ana@b.example>", "I got 550 5.1.1 user unknown for bert@b.example, why?"),
+        ("[Ticket 12] Undelivered mail", "Mail Server Team <help@b.example>", "Your mail to ana@b.example is late."),
+        ("Spam summary", "Quarantine <postmaster@b.example>", "These messages have been blocked:\n\nana@b.example\n"),
+        (
+            "Waarschuwing: bericht vertraagd",
+            "MAILER-DAEMON@a.example",
+            "vertraagd:\n\n<ana@b.example>: 451 4.4.1 later",
+        ),
+        ("Unread: spring", "MAILER-DAEMON@b.example", "Your message to ana@b.example was deleted without being read."),
+    ],
+    ids=["answer", "ticket", "quarantine", "delay", "unread"],
+)
+def test_what_only_speaks_of_failures_is_no_bounce(subject, sender, text):
+    assert bounced(notice(text, subject=subject, sender=sender)) == ()
 
 
 def test_mail_between_people_is_no_bounce():

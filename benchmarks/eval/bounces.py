@@ -40,14 +40,15 @@ COVERS: Mapping[ReplyClass, tuple[str, ...]] = {
     ReplyClass.PROTOCOL: ("syntaxerror", "notcompliantrfc", "contenterror"),
     ReplyClass.POLICY: ("rejected", "filtered", "policyviolation", "requireptr", "securityerror", "blocked"),
     ReplyClass.AUTHENTICATION: ("authfailure",),
-    ReplyClass.SPAM_CONTENT: ("spamdetected", "contenterror", "virusdetected"),
+    ReplyClass.SPAM_CONTENT: ("spamdetected", "contenterror", "virusdetected", "policyviolation"),  # forbidden files
     ReplyClass.SPAM_BLOCK: ("blocked", "filtered"),
     ReplyClass.REPUTATION_IP: ("blocked", "badreputation"),
     ReplyClass.REPUTATION_DOMAIN: ("badreputation", "rejected"),
     ReplyClass.LISTED: ("blocked", "rejected"),
     ReplyClass.RATE_LIMITED: ("speeding", "toomanyconn", "blocked", "badreputation"),
-    ReplyClass.GREYLISTED: ("greylisted",),
-    ReplyClass.TOO_MANY_RECIPIENTS: ("toomanyrecipients",),
+    # sisimai has no reason of its own for either.
+    ReplyClass.GREYLISTED: ("blocked", "expired"),
+    ReplyClass.TOO_MANY_RECIPIENTS: ("toomanyconn", "exceedlimit"),
     ReplyClass.MESSAGE_TOO_LARGE: ("mesgtoobig", "exceedlimit"),
     ReplyClass.EXPIRED: ("expired", "networkerror"),
     ReplyClass.SENDER_INVALID: ("rejected",),
