@@ -34,7 +34,7 @@ from tests.builders import rule
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 NUMBERS = count(1)
-BOUNCE, DEFERRAL, COMPLAINT = (of_rate(rate) for rate in Rate)
+BOUNCE, DEFERRAL, COMPLAINT, RETURN = (of_rate(rate) for rate in Rate)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def micros(at: datetime) -> int:
 # by hand
 
 PLACES = st.sampled_from(["", "a", "b"])
-WHATS = st.sampled_from([BOUNCE, DEFERRAL, COMPLAINT, of_kind(Kind.SENT)])
+WHATS = st.sampled_from([BOUNCE, DEFERRAL, COMPLAINT, RETURN, of_kind(Kind.SENT)])
 
 
 @st.composite
