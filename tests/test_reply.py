@@ -26,7 +26,7 @@ from monitor.cli import cli
 from monitor.meaning import Fault, Identity, Meaning, Permanence, ReplyClass
 from monitor.model import MARKER
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(os.environ.get("MAILVANE_CHECKOUT", Path(__file__).parent.parent)).resolve()
 SHARED = Path(os.environ.get("MAILVANE_SHARED") or ROOT.parent / "shared")
 FACTS = SHARED / "facts" / "replies.csv"
 GOLDEN = list(csv.DictReader((ROOT / "tests/golden/replies/replies.csv").read_text(encoding="utf-8").splitlines()))
