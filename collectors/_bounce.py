@@ -8,7 +8,8 @@ from functools import cache
 
 from collectors._addresses import address
 from collectors._automatic import Automatic, automatic
-from collectors._dsn import Report, Told, instant, report
+from collectors._dsn import Report, Told, report
+from collectors._instants import instant
 from collectors._mail import Headers, Mail, read
 from collectors._phrases import ANSWER, BOUNCED_SUBJECT, DAEMON, END, FAILED, MACHINE, REFUSED, SUBJECT
 from collectors._prose import Said, prose, said

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC
-from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from itertools import islice
 
 from collectors._addresses import address, host
+from collectors._instants import instant
 from collectors._mail import Headers, Mail, parsed
 
 REPORTS = frozenset(("message/delivery-status", "message/global-delivery-status", "message/x-delivery-status"))
@@ -129,16 +127,3 @@ def _untyped(value: str) -> str:
     """A typed value such as "rfc822; someone@example.com" without its type."""
     found = _TYPE.match(value)
     return (value[found.end() :] if found else value).strip()
-
-
-@lru_cache(maxsize=4096)
-def instant(value: str) -> int:
-    """A date of a header as POSIX microseconds (RFC 5322 section 3.3); 0 where it is none."""
-    if not value or len(value) > 100:
-        return 0
-    try:
-        at = parsedate_to_datetime(value)
-        micros = int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1e6)
-    except (ValueError, TypeError, OverflowError, IndexError, AttributeError):
-        return 0
-    return micros if 0 < micros < 1 << 62 else 0

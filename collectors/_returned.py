@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collectors._addresses import address
-from collectors._dsn import Report, instant, report
+from collectors._dsn import Report, report
+from collectors._instants import instant
 from collectors._mail import Headers, Mail
 from monitor.model import Clues
 
