@@ -156,7 +156,9 @@ def show(browser, request) -> Iterator[Any]:
 
 
 def local(at: datetime) -> str:
-    return at.astimezone(ZoneInfo(HOME)).strftime("%H:%M")
+    """As the page says it: with its day, where that is not today there."""
+    there, now = (one.astimezone(ZoneInfo(HOME)) for one in (at, datetime.now(UTC)))
+    return f"{there:%H:%M}" if there.date() == now.date() else f"{there:%a} {there.day} {there:%b, %H:%M}"
 
 
 def test_the_headline_is_the_one_sentence_that_answers(look):
